@@ -45,16 +45,17 @@ def rate(event):
 
 
 class Dev:
-    """A running `headrace dev`."""
+    """A running `headrace dev`, or `serve`."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, name: str = "dev") -> None:
         self.note = folder / "data" / "node.json"
         self.log = folder / "dev.log"
         environ = {name: text for name, text in os.environ.items() if "HEADRACE" not in name}
+        environ["HEADRACE_ACCESS"] = "local"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command(
-                    *("dev", "app/shop.py", "--data", "data", "--port", "0"),
+                    *(name, "app/shop.py", "--data", "data", "--port", "0"),
                     *("--config", "etc/headrace.toml", *options),
                 ),
                 cwd=folder,
@@ -91,8 +92,8 @@ class Dev:
 
 
 @contextlib.contextmanager
-def dev(folder: Path, *options: str) -> Iterator[Dev]:
-    node = Dev(folder, *options)
+def dev(folder: Path, *options: str, name: str = "dev") -> Iterator[Dev]:
+    node = Dev(folder, *options, name=name)
     try:
         node.wait(node.note.exists)
         node.until("headrace: serving")
@@ -162,6 +163,20 @@ def test_edits_and_settings_elsewhere_are_loaded_and_told(folder: Path) -> None:
         assert node.post("/rate", None) == [2, 3.0]
     assert "other.toml" not in node.said
     assert "headrace.db" not in node.said
+
+
+def test_a_node_that_serves_logs_what_was_given_up_and_nothing_else_of_functions(
+    folder: Path,
+) -> None:
+    with dev(folder, name="serve") as node:
+        node.post("/streams/orders", "apple")
+        node.post("/streams/orders", "durian")
+        said = node.until("dead letter orders/0/1")
+    assert said.endswith(
+        "WARNING headrace.node: shop.price: dead letter orders/0/1 after 2 attempts: "
+        "KeyError: 'durian' (headrace dead show shop.price orders/0/1)"
+    )
+    assert not re.search(r"pricing|look at|failed at|POST", node.said)
 
 
 def test_quiet_prints_only_what_fails(folder: Path) -> None:

@@ -101,6 +101,17 @@ def _read(text: str, what: str) -> float:
     return sum(float(part[1]) * _UNITS[part[2]] for part in parts)
 
 
+def written(span: timedelta) -> str:
+    """The text of a span, as its reader takes it: `"1h30m"`; a part of a day or more is in days."""
+    micros = span // timedelta(microseconds=1)
+    parts: list[str] = []
+    for unit in ("d", "h", "m", "s", "ms", "us"):
+        count, micros = divmod(micros, round(_UNITS[unit] * 1_000_000))
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
 def default(seconds: float | None) -> Any:
     """Default of a field of `Seconds`, in a form that type checkers accept."""
     return seconds

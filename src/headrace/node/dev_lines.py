@@ -54,18 +54,22 @@ def line_of_log(line: LogLine) -> Line:
 
 
 def line_of_run(run: RunRecord) -> Line | None:
-    """A run that did not succeed; None for one that did."""
+    """A run that did not succeed; None for one that did.
+
+    A warning where its events are delivered again or given up, which is said by a line of its own;
+    an error for a call, which is not repeated here.
+    """
     if run.outcome == "succeeded":
         return None
     what = run.outcome.replace("-", " ")
     if run.first:
         events = f"{run.events:,} events from" if run.events != 1 else "event"
         what += f" at attempt {run.attempt}, {events} {run.first}"
-        closer = f"headrace explain {run.first}"
+        level, closer = "WARNING", f"headrace explain {run.first}"
     else:
-        closer = f"headrace runs {run.function}"
+        level, closer = "ERROR", f"headrace runs {run.function}"
     ended = run.started + round(run.wall * 1_000_000)
-    return Line(ended, "ERROR", run.function, f"{what}: {run.cause} ({closer})")
+    return Line(ended, level, run.function, f"{what}: {run.cause} ({closer})")
 
 
 def line_of_dead(letter: DeadEvent) -> Line:
@@ -127,6 +131,12 @@ def written(line: Line, *, width: int, zone: tzinfo | None = None, color: bool =
     if color and (code := _code(line.severity)):
         level = f"{code}{level}{_RESET}"
     return f"{clock}  {level} {name}  {text}\n"
+
+
+def logged(line: Line) -> str:
+    """The text of a line where the log itself adds time and level: one line, whatever the text holds."""
+    text = line.text if len(line.text) <= MAX_TEXT else f"{line.text[:MAX_TEXT]}…"
+    return f"{shown(line.function)}: {shown(text.rstrip())}".replace("\n", "\\n")
 
 
 def _code(severity: int) -> str:

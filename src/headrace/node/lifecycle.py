@@ -34,6 +34,7 @@ from headrace.node.config import (
     write_note,
 )
 from headrace.node.dev_output import DevOutput, OutputSelection
+from headrace.node.failure_log import FailureLog
 from headrace.node.systemd import notify
 from headrace.node.watcher import Watcher, names_of
 from headrace.runtime.child.code_version import watched_by
@@ -70,7 +71,7 @@ def run(settings: Settings, selection: OutputSelection | None = None) -> int:
         label, _, passes = settings.failpoint.rpartition(":")
         kill_at(label, int(passes))
     try:
-        uvloop.run(_serve(settings, output))
+        uvloop.run(_serve(settings, output or FailureLog(SystemClock())))
     except HeadraceError as error:
         if output is not None:
             output.flush()
@@ -159,22 +160,26 @@ class Stopping:
         os._exit(status)
 
 
-async def _serve(settings: Settings, output: DevOutput | None) -> None:
+async def _serve(settings: Settings, observer: DevOutput | FailureLog) -> None:
     stopping = Stopping(settings.drain, asyncio.current_task())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.heed, number)
     try:
-        await _serve_until(stopping, settings, output)
+        await _serve_until(stopping, settings, observer)
     except asyncio.CancelledError:
         if not stopping.asked.is_set():
             raise
         _logger.info("stopped before everything was up")
+    finally:
+        observer.flush()
 
 
-async def _serve_until(stopping: Stopping, settings: Settings, output: DevOutput | None) -> None:
+async def _serve_until(
+    stopping: Stopping, settings: Settings, observer: DevOutput | FailureLog
+) -> None:
     stop = stopping.asked
-    async with running(settings, output) as node:
+    async with running(settings, observer) as node:
         gateway = make_gateway(node)
         url = await gateway.start(settings.host, settings.port)
         stopping.starting = None
@@ -197,9 +202,9 @@ async def _serve_until(stopping: Stopping, settings: Settings, output: DevOutput
             keep_for_good()
             node.tasks.start(settle(node), name="settle")
             _announce(node, url)
-            if output is not None:
-                output.align(node.supervisor.functions)
-                for name in output.selection.unknown(node.supervisor.functions):
+            if isinstance(observer, DevOutput):
+                observer.align(node.supervisor.functions)
+                for name in observer.selection.unknown(node.supervisor.functions):
                     _logger.warning("`--only %s` names no function or app that runs here", name)
             notify(service_manager(), "READY=1")
             await stop.wait()

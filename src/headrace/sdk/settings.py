@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar, get_origin
 
 import msgspec
 
-from headrace.model.durations import seconds_in
+from headrace.model.durations import seconds_in, written
 from headrace.model.errors import Misuse
 from headrace.model.settings import SETTING_NAME, SettingSpec, SettingValue, how_to_set
 
@@ -53,13 +53,14 @@ class Setting(Generic[T]):
         self._value = default
         if default is not NOT_GIVEN:
             self._value = self.read(SettingValue(self.name, default, f"{place}: the default"))
+        preset = self._value
         chosen = next((each for each in reversed(given) if each.matches(self.name)), None)
         if chosen is not None:
             self._value = self.read(chosen)
         self.spec = SettingSpec(
             name=name,
             type=getattr(type, "__name__", str(type)) if get_origin(type) is None else str(type),
-            default=None if default is NOT_GIVEN else repr(default),
+            default=None if default is NOT_GIVEN else _shown(preset),
             where="" if chosen is None else chosen.where,
         )
 
@@ -116,6 +117,11 @@ class Setting(Generic[T]):
                 f"{given.where}: `{value!r}` cannot be the value of the setting `{self.name}`: {error}"
             ) from error
         return found
+
+
+def _shown(default: Any) -> str:
+    """A default as authors write it."""
+    return written(default) if isinstance(default, timedelta) else repr(default)
 
 
 def _listed(wanted: Any, text: Any) -> Any:

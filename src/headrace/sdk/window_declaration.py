@@ -103,7 +103,9 @@ def declare_window(
     named = {**options, "name": options.get("name") or fold.__name__, "mode": "ordered"}
     app.function(stream, output=output, **named)(handler)
     declared = app.functions[full]
-    ends = Ends(max(stream.spec.partitions, 1), silence)
+    size = None if isinstance(by, Session) else by.size
+    late_name = "" if late is None else late.name
+    ends = Ends(max(stream.spec.partitions, 1), silence, size, late_name)
     closed = _closed(app.name, full, len(declared.spec.triggers), ends, place)
     folding = Folding(
         full,

@@ -10,7 +10,7 @@ import logging
 from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -104,7 +104,7 @@ class AnsweredRequest(msgspec.Struct, frozen=True, gc=False):
     function: str = ""
 
 
-class Observer(Protocol):
+class Observer:
     """Receives the events of a node, on its loop. Does nothing by default, and must never wait."""
 
     def ran(self, run: RunRecord) -> None:
@@ -208,6 +208,19 @@ class RunHistory:
         self.counters[function].parked += len(parked)
         if self.observer is not None:
             self.observer.gave_up(function, dead, parked)
+
+    def stopped(self, function: str, chunk: Chunk, cause: Cause, attempts: int) -> None:
+        """Log that a partition is parked: it stops at the first event of `chunk` until someone acts."""
+        position = f"{chunk.stream}/{chunk.partition}/{chunk.start}"
+        _logger.error(
+            "`%s`: partition parked at %s after %d attempts: %s: %.500r (headrace explain %s)",
+            function,
+            position,
+            attempts,
+            cause.kind,
+            cause.message,
+            position,
+        )
 
     def left_out(self, function: str, why: str, chunks: Sequence[Chunk], now: int) -> None:
         """Count events that are done without a run, by policy, and say so among the log lines."""

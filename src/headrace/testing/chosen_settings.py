@@ -41,12 +41,15 @@ def chosen(apps: Sequence[App], values: Mapping[str, Any]) -> Iterator[None]:
 
 
 def check_secrets(apps: Sequence[App], values: Mapping[str, str]) -> None:
-    """Pass, where every secret that the apps use has a value, as a node asks for.
+    """Pass, where every secret that the apps use has a value, as a node asks for, and no other has.
 
     Raises:
-        Misuse: Some have none; all of them are named.
+        Misuse: A name is unknown, or some secrets have no value; all of those are named.
     """
     needed = needed_secrets([app.spec() for app in apps])
+    for name in values:
+        if name not in needed:
+            raise Misuse(f"no app here declares a secret `{name}`{near(name, needed)}")
     missing = [name for name in needed if not values.get(name)]
     if missing:
         missing_names = "; ".join(

@@ -15,6 +15,7 @@ import msgspec
 from headrace.model.function import AppSpec, StreamSpec
 from headrace.model.triggers.base import StreamTrigger
 from headrace.model.triggers.bus import DEFAULT_BUS
+from headrace.model.triggers.files import Ends
 from headrace.topology.graph import Graph, cycles, declared_in, graph_of
 
 MAX_AMPLIFICATION: Final = 16
@@ -45,6 +46,7 @@ def check(apps: Iterable[AppSpec], existing: Iterable[StreamSpec] = ()) -> list[
         *_cycles(graph),
         *_orphans(graph),
         *_amplification(graph),
+        *_idle_windows(graph),
     ]
     return sorted(set(findings))
 
@@ -187,6 +189,27 @@ def _orphans(graph: Graph) -> Iterable[Finding]:
                 f"stream `{name}` is private to `{stream.owner}`, which has no function that could "
                 "publish to it",
             )
+
+
+def _idle_windows(graph: Graph) -> Iterable[Finding]:
+    """Windows that a pause shorter than they are closes, with what comes later in them dropped."""
+    for function in graph.functions.values():
+        for trigger in function.triggers:
+            if not isinstance(trigger, Ends) or trigger.late:
+                continue
+            if (
+                trigger.idle is not None
+                and trigger.size is not None
+                and trigger.idle < trigger.size
+            ):
+                yield Finding(
+                    "warning",
+                    "idle-drops",
+                    function.name,
+                    f"`{function.name}` closes its windows after {trigger.idle:g} s without an event, "
+                    f"and they are {trigger.size:g} s long: events that come later for the same "
+                    "window are dropped; name a stream for them with `late=`, or make `idle=` longer",
+                )
 
 
 def _amplification(graph: Graph) -> Iterable[Finding]:

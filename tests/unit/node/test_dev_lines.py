@@ -39,14 +39,14 @@ def run(outcome: str, first: str, events: int = 1) -> RunRecord:
 
 def test_what_fails_names_the_command_that_looks_closer() -> None:
     assert text(line_of_run(run("failed", "orders/0/7"))) == (
-        "12:00:00.250  ERROR    shop.price  failed at attempt 2, event orders/0/7: "
+        "12:00:00.250  WARNING  shop.price  failed at attempt 2, event orders/0/7: "
         "KeyError: 'durian' (headrace explain orders/0/7)\n"
     )
     assert "timed out at attempt 2, 1,500 events from orders/0/7: " in text(
         line_of_run(run("timed-out", "orders/0/7", 1_500))
     )
-    assert text(line_of_run(run("crashed", ""))).endswith(
-        "crashed: KeyError: 'durian' (headrace runs shop.price)\n"
+    assert text(line_of_run(run("crashed", ""))) == (
+        "12:00:00.250  ERROR    shop.price  crashed: KeyError: 'durian' (headrace runs shop.price)\n"
     )
     assert text(line_of_dead(LETTER)) == (
         "12:00:00.000  ERROR    shop.price  dead letter orders/0/7 after 3 attempts: "

@@ -10,9 +10,11 @@ from typing import Any, Literal, assert_type
 import pytest
 
 from headrace import App, Misuse
+from headrace.model.durations import seconds_in
 from headrace.model.settings import Provision, SettingValue
 from headrace.sdk.provided_values import provided_by
 from headrace.testing import World, context
+from headrace.topology.map import setting_notes
 
 
 class Size(Enum):
@@ -176,3 +178,22 @@ def test_type_checkers_know_what_a_setting_holds() -> None:
     assert_type(rate.value, float)
     assert_type(names.value, list[str])
     assert_type(mode.value, str)
+
+
+@pytest.mark.parametrize(
+    ("default", "shown"),
+    [
+        (timedelta(days=1), "1d"),
+        ("90m", "1h30m"),
+        (timedelta(milliseconds=1_500), "1s500ms"),
+        (timedelta(), "0s"),
+        (timedelta(microseconds=7), "7us"),
+    ],
+)
+def test_the_default_of_a_duration_is_listed_as_authors_write_it(default: Any, shown: str) -> None:
+    app = App("shop")
+    setting = app.setting("KEEP", timedelta, default=default)
+    assert list(setting_notes([app.spec()])) == [
+        f"setting `shop.KEEP` (timedelta): default {shown}"
+    ]
+    assert timedelta(seconds=seconds_in(shown, "it", low=0, high=1e9)) == setting.value

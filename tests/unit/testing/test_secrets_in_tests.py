@@ -59,6 +59,17 @@ def test_a_world_without_a_secret_is_refused_by_name() -> None:
         pass
 
 
+def test_a_secret_that_no_app_declares_is_refused() -> None:
+    secrets = {"BANK": "b", "STRIPE": KEY, "STRIPES": KEY}
+    with (
+        pytest.raises(
+            Misuse, match=r"no app here declares a secret `STRIPES` \(did you mean `STRIPE`"
+        ),
+        World(shop(), secrets=secrets),
+    ):
+        pass
+
+
 def test_a_target_is_sent_a_secret_that_its_spec_does_not_hold() -> None:
     app = App("shop")
     bus = app.bus("events")

@@ -173,6 +173,19 @@ def test_a_parked_key_does_not_hold_up_its_neighbours_and_comes_back_in_order() 
         assert not world.parked()
 
 
+def test_a_partition_that_stops_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with World(_shop(on_failure=ParkPartition())) as world:
+        world.publish("orders", {"n": 13}, {"n": 14}, key="k")
+        world.run_until_idle()
+        assert [one.status for one in world.parked()] == ["partition"]
+    [said] = [each for each in caplog.records if "partition parked" in each.getMessage()]
+    assert said.levelname == "ERROR"
+    assert said.getMessage() == (
+        "`shop.price`: partition parked at orders/1/0 after 3 attempts: ValueError: 'unlucky' "
+        "(headrace explain orders/1/0)"
+    )
+
+
 def test_a_stopped_partition_stays_stopped_over_a_crash() -> None:
     with World(_shop(on_failure=ParkPartition())) as world:
         world.publish("orders", {"n": 13}, {"n": 14}, key="k")

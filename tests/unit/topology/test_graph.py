@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace import App, Event, Hopping, Session, Tumbling
 from headrace.model.flow_control import Concurrency, Debounce, Singleton, Throttle
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import Breaker, ParkKey, Retry, Scaling
 from headrace.model.triggers.base import CallTrigger, StreamTrigger
 from headrace.model.triggers.bus import DEFAULT_BUS, Forward, Rule
 from headrace.model.triggers.files import Missing, Silence
+from headrace.sdk.windows import Windows
 from headrace.topology.checks import Finding, check
 from headrace.topology.graph import Edge, cycles, graph_of
 from headrace.topology.map import map_rows, map_table
@@ -331,3 +333,36 @@ def test_what_holds_runs_back_stands_in_the_map() -> None:
     table = map_table([row])
     for each in (flow, "90s", "after 3, for 5s"):
         assert each in table
+
+
+@pytest.mark.parametrize(
+    ("by", "idle", "is_late_kept", "warns"),
+    [
+        (Tumbling("1h"), "4s", False, True),
+        (Hopping("1h", "5m"), "10m", False, True),
+        (Tumbling("1h"), "4s", True, False),
+        (Tumbling("1h"), "1h", False, False),
+        (Tumbling("1h"), None, False, False),
+        (Session("1h"), "4s", False, False),
+    ],
+)
+def test_windows_that_a_short_pause_closes_warn_where_later_events_are_dropped(
+    by: Windows, idle: str | None, is_late_kept: bool, warns: bool
+) -> None:
+    app = App("shop")
+    sales, hours, late = app.stream("sales"), app.stream("hours"), app.stream("late")
+
+    @app.window(
+        sales,
+        by,
+        output=hours,
+        idle=idle,
+        late=late if is_late_kept else None,
+        combine=lambda one, other: one + other,
+    )
+    def total(so_far: int | None, event: Event[int]) -> int:
+        return (so_far or 0) + event.value
+
+    found = [each for each in check([app.spec()]) if each.code == "idle-drops"]
+    assert [each.subject for each in found] == ["shop.total"] * warns
+    assert all("`late=`" in each.message for each in found)

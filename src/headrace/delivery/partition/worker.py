@@ -48,7 +48,7 @@ from headrace.delivery.partition.scheduler import (
 from headrace.delivery.partition.settle import RUNAWAY, Verdict, at_most_once, runaway
 from headrace.delivery.partition.wakeup import Wakeup
 from headrace.delivery.positions import StoredPosition, fence_of
-from headrace.delivery.unit import Unit
+from headrace.delivery.unit import FOREVER, Unit
 from headrace.environment.failpoints import hit
 from headrace.model.effects import Check
 from headrace.model.errors import Fenced, HeadraceError, Unavailable
@@ -564,6 +564,11 @@ class PartitionWorker:
             return
         if self.spec.commit == "before":
             verdict = at_most_once(verdict)
+        for unit_again in verdict.again:
+            if unit_again.due == FOREVER and unit_again.cause is not None:
+                self._engine.telemetry.stopped(
+                    self.spec.name, unit_again.chunks[0], unit_again.cause, unit_again.attempts
+                )
         kept = outcome if verdict.kept and isinstance(outcome, Returned) else None
         finished = verdict.finished
         if verdict.given_up:

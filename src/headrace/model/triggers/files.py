@@ -224,10 +224,14 @@ class Ends(msgspec.Struct, frozen=True, tag="window"):
     Attributes:
         partitions: How many the stream of closed windows has: as many as the stream that is read.
         idle: The time without an event after which a partition's open windows close; None: never.
+        size: Seconds that one window is long; None for a session, which has no fixed length.
+        late: The stream that takes events whose windows have closed; "" where they are dropped.
     """
 
     partitions: int = 1
     idle: MaybeSeconds = default(None)
+    size: MaybeSeconds = default(None)
+    late: str = ""
 
 
 Watch = Files | Objects | Sftp | Silence | Missing | Custom
