@@ -1,6 +1,6 @@
 """A task that is restarted after each failure, with a pause, and that reports its failures.
 
-It is healthy again when it has run for a while since its last failure.
+It is healthy again when its work says that it works, or has run for a while since its last failure.
 Nothing here survives the process.
 """
 
@@ -88,6 +88,10 @@ class Supervised:
                 self._trouble = None
                 return
             await self._backoff.wait()
+
+    def recovered(self) -> None:
+        """Its work does what it is for: earlier failures are over, and a later one is the first again."""
+        self._trouble = None
 
     async def stop(self) -> None:
         """Cancel it, and wait until it is over."""

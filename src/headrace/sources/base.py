@@ -33,20 +33,37 @@ NAMED: Final = 3
 class SourceAppender:
     """A source's way to the log. Used by one task at a time.
 
+    Args:
+        on_success: Is told each time the source says that it works.
+
     Attributes:
         stream: The stream it appends to.
         key: Where its checkpoint is kept, in `Space.META`.
         row: The checkpoint as it was last read or said; None where there is none.
     """
 
-    def __init__(self, storage: Storage, broker: Broker, commit: Commit, *, stream: str) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        broker: Broker,
+        commit: Commit,
+        *,
+        stream: str,
+        on_success: Callable[[], None] | None = None,
+    ) -> None:
         self.stream = stream
         self.storage = storage
         self.broker = broker
         self.commit = commit
         self.key = checkpoint_key(stream)
         self.row: bytes | None = None
+        self._on_success = on_success
         self._loaded = False
+
+    def works(self) -> None:
+        """The source has looked once, or is connected, and said what it saw: it does not fail now."""
+        if self._on_success is not None:
+            self._on_success()
 
     async def checkpoint(self) -> bytes | None:
         """What was last remembered; None for a source that starts for the first time."""
@@ -203,6 +220,8 @@ class Source(Protocol):
 
     async def run(self, outlet: SourceAppender) -> None:
         """Watch, and emit. Raising means: begin again after a pause.
+
+        Each look that succeeds ends with `outlet.works()`, whether it saw something or not.
 
         Raises:
             Misuse: It can never work as configured; the message says why and what to change.

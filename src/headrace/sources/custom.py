@@ -90,6 +90,7 @@ class CustomSource:
                 await outlet.emit(
                     [_event(said, outlet.stream) for said in answer.events], checkpoint=row
                 )
+            outlet.works()
             if answer.ended or not answer.events:
                 await self._pause(self._trigger.every)
 

@@ -96,6 +96,7 @@ class FreshnessSource:
                 # So that a restart need not read everything since the last event.
                 told = Told(self._of, told.since, now)
                 await outlet.emit([], checkpoint=msgspec.json.encode(told))
+            outlet.works()
             await wait_until(self._clock, min(judge.next_due(), now + self._span) + LATE_US)
 
     def _judge(self, told: Told) -> Quiet | Partners:

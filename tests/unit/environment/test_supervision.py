@@ -96,6 +96,23 @@ def test_one_that_ran_well_starts_to_count_again() -> None:
     assert work.starts[1] - work.starts[0] == pytest.approx(40.0 + PAUSE_MIN_S)
 
 
+def test_one_that_says_that_it_works_is_well_at_once_and_starts_to_count_again() -> None:
+    loop = VirtualLoop()
+    work = Work(loop, *(ValueError(str(n)) for n in range(2)))
+
+    async def live() -> None:
+        kept = work.start()
+        await work.clock.sleep(10.0)
+        assert [each.failures for each in work.tasks.troubles().values()] == [2]
+        kept.recovered()
+        assert work.tasks.troubles() == {}
+        assert kept.trouble is None
+        await work.tasks.close()
+
+    loop.drive(live())
+    loop.close()
+
+
 def test_what_no_repetition_mends_halts_it_until_it_is_stopped() -> None:
     work, (trouble,) = lived([Misuse("the slot is gone")], 10_000.0)
     assert len(work.starts) == 1

@@ -57,6 +57,7 @@ def test_a_generator_that_fails_is_begun_anew_and_nothing_of_that_turn_is_kept()
         assert [name for name, _ in world._lives.failures] == ["feed count.note (custom)"] * 3
         world._lives.failures.clear()
         assert world.values("seen") == [0, 1, 2]
+        assert world._lives.node.supervisor.sources.trouble("_count.note.custom.0") is None
 
 
 @pytest.mark.parametrize("what", ["key", "id"])

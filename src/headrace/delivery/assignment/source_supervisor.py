@@ -6,8 +6,6 @@ that fails is started again after a pause; one that can never work is remembered
 
 from __future__ import annotations
 
-from functools import partial
-
 from headrace.delivery.engine import Engine
 from headrace.environment.supervised_task import Supervised, TaskFailure
 from headrace.model.errors import Misuse
@@ -54,11 +52,19 @@ class SourceSupervisor:
         # Not the key of the partition worker that reads the stream: each clears only what it said itself.
         self._halted.pop((function.name, (stream, "source"), 0), None)
         before = self.end(stream)
-        self._feeds[stream] = self._engine.tasks.supervise(
-            partial(self._feed, function, trigger, stream, before),
-            name=_name(function, trigger),
-            backoff=self._engine.backoff(),
-            halts=Misuse,
+
+        async def feed() -> None:
+            appender = SourceAppender(
+                self._engine.storage,
+                self._engine.log,
+                self._engine.committer.commit,
+                stream=stream,
+                on_success=supervised.recovered,
+            )
+            await self._feed(function, trigger, appender, before)
+
+        supervised = self._feeds[stream] = self._engine.tasks.supervise(
+            feed, name=_name(function, trigger), backoff=self._engine.backoff(), halts=Misuse
         )
 
     def end(self, stream: str) -> Supervised | None:
@@ -71,19 +77,20 @@ class SourceSupervisor:
         return None if feed is None else feed.trouble
 
     async def _feed(
-        self, function: FunctionSpec, trigger: Trigger, stream: str, before: Supervised | None
+        self,
+        function: FunctionSpec,
+        trigger: Trigger,
+        appender: SourceAppender,
+        before: Supervised | None,
     ) -> None:
         if before is not None:
             await before.stop()
         try:
-            source = open_source(function, trigger, self._around)
-            engine = self._engine
-            appender = SourceAppender(
-                engine.storage, engine.log, engine.committer.commit, stream=stream
-            )
-            await source.run(appender)
+            await open_source(function, trigger, self._around).run(appender)
         except Misuse as error:
-            self._halted[function.name, (stream, "source"), 0] = f"its trigger cannot work: {error}"
+            self._halted[function.name, (appender.stream, "source"), 0] = (
+                f"its trigger cannot work: {error}"
+            )
             raise
 
 

@@ -154,6 +154,7 @@ class FilesSource:
                     },
                 )
                 ledger.tell(page)
+            outlet.works()
             if hints is not None:
                 hints.forget(before, keep=ledger.open)
             pause = max(PAUSE_S, (now - began) * PAUSE_SHARE)

@@ -85,6 +85,7 @@ class ForeignFeed:
                 received = await self._driver.receive(self._in_flight)
                 for part in parts(received):
                     await self._take(outlet, part)
+                outlet.works()
         finally:
             await self._driver.close()
 

@@ -93,6 +93,7 @@ class ReplicationSource:
             await questions.close()
             mark = await self._read(outlet, about, mark)
             await stream.start(mark.slot, mark.slot)
+            outlet.works()
             await self._stream(outlet, about, mark, stream)
         finally:
             await stream.close()

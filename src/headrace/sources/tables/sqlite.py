@@ -130,6 +130,7 @@ class OutboxSource:
             if outbox.moved():
                 # A write here would leave its journal beside the other file.
                 break
+            outlet.works()
             # What stays because somebody else is writing is deleted at the next look.
             left = not outbox.forget(mark)
             hit("feed:after-acknowledge")

@@ -174,6 +174,24 @@ def test_a_folder_that_cannot_be_read_deletes_nothing(tmp_path: Path) -> None:
         assert world.values("seen") == ["created a 1"]
 
 
+def test_a_folder_that_is_made_late_is_well_as_soon_as_it_is_read(tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    with World(watching(inbox)) as world:
+        world.advance("3s")
+        sources = world._lives.node.supervisor.sources
+        missing = sources.trouble("_inbox.note.files.0")
+        assert missing is not None
+        assert missing.failures > 1
+        inbox.mkdir()
+        world.advance("5s")
+        assert sources.trouble("_inbox.note.files.0") is None
+        inbox.rmdir()
+        world.advance("2s")
+        again = sources.trouble("_inbox.note.files.0")
+        assert again is not None
+        assert again.since > missing.since
+
+
 def test_a_name_that_is_not_text_does_not_stop_the_others(tmp_path: Path) -> None:
     Path(os.fsdecode(bytes(tmp_path) + b"/bad\xff")).write_text("1")
     (tmp_path / "good").write_text("1")

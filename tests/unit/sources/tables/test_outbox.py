@@ -153,7 +153,8 @@ def test_a_table_that_is_away_for_a_while_is_waited_for(path: Path, shop: apsw.C
         assert trouble is not None
         assert "has no table `orders`; create it" in trouble.error
         shop.execute("ALTER TABLE old RENAME TO orders")
-        world.advance("2m")
+        world.advance("7s")
+        assert stop_of(world) == ""
         shop.execute("INSERT INTO orders (id) VALUES (1)")
         world.advance("1s")
         assert [key for key, *_ in told(world)] == ["1"]
