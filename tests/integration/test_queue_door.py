@@ -330,6 +330,9 @@ def test_waiting_messages_outlive_a_kill_and_are_taken_back_by_http_and_by_comma
         "unknown": ["nobody"],
     }
     url = ["--url", node.client.url, "--data", str(node._folder)]
+    assert main(["queue", "peek", "letters", *url]) == 0
+    peeked = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert ["cart/1", "delayed"] in peeked
     assert main(["queue", "cancel", "letters", "cart/1", *url]) == 0
     assert main(["queue", "cancel", "letters", "cart/1", *url]) == 1
     assert main(["publish", "letters", "7", "--id", "cart/7", "--delay", "1d", *url]) == 0

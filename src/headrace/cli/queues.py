@@ -107,7 +107,8 @@ def queue_peek(queue: str, limit: int, group: str | None, as_json: bool, client:
     print_table(
         rows,
         {
-            "message": "position",
+            # A delayed message has no position yet; `queue cancel` takes its id.
+            "message": lambda row: row["position"] or row.get("id"),
             "state": "state",
             "receives": "receives",
             "until": lambda row: short_time(row["until"] or ""),
