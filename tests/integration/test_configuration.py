@@ -109,6 +109,20 @@ def test_what_is_missing_or_wrong_is_refused_by_name(
     assert told in checked.stdout + checked.stderr
 
 
+def test_validate_warns_of_a_watched_folder_that_is_not_there(tmp_path: Path) -> None:
+    code = """
+        from headrace import App, Files
+        shop = App("shop")
+
+        @shop.function(Files("inbox"))
+        def note(event): ...
+    """
+    write(tmp_path, code)
+    done = command(tmp_path, "validate", "app.py")
+    assert done.returncode == 0
+    assert f"there is no folder `{tmp_path / 'inbox'}` (`inbox`, from the folder" in done.stdout
+
+
 def test_an_import_that_lacks_a_variable_says_what_to_write(tmp_path: Path) -> None:
     code = 'import os\nfrom headrace import App\nshop = App("shop")\nKEY = os.environ["KEY"]\n'
     write(tmp_path, code)

@@ -95,6 +95,7 @@ def validate_command(
         *_unreadable(settings.targets),
         *_topology(apps),
         *_triggers(apps),
+        *_folders(apps),
         *_rules(apps),
         *_unmatched(settings.unmatched(apps)),
     ]
@@ -197,6 +198,16 @@ def _triggers(apps: Sequence[AppSpec]) -> list[dict[str, str]]:
         {"severity": "error", "message": sentence}
         for app in apps
         for sentence in refusals(app, clock, entropy)
+    ]
+
+
+def _folders(apps: Sequence[AppSpec]) -> list[dict[str, str]]:
+    from headrace.sources.trigger_checks import missing_folders
+
+    return [
+        {"severity": "warning", "message": sentence}
+        for app in apps
+        for sentence in missing_folders(app)
     ]
 
 

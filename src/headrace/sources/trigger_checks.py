@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.triggers.base import StreamTrigger, Trigger
+from headrace.model.triggers.files import Files
 from headrace.model.triggers.foreign import ForeignTrigger
 from headrace.model.triggers.http import Http
 from headrace.model.triggers.schedules import At, Cron, Every
 from headrace.patterns.record_filter import Selection
 from headrace.patterns.schema_validation import Checker
+from headrace.sources.files.folder import shown_path
 from headrace.sources.foreign.open import open_foreign
 from headrace.sources.schedules.timetable import timetable_of
 
@@ -67,6 +70,17 @@ def refusals(app: AppSpec, clock: Clock, entropy: Entropy) -> list[str]:
             except Misuse as error:
                 found.append(str(error))
     return found
+
+
+def missing_folders(app: AppSpec) -> list[str]:
+    """A sentence for each watched folder that is not there; its source waits until it is."""
+    return [
+        f"`{function.name}`{f' ({function.source})' if function.source else ''}: there is no folder "
+        f"{shown_path(trigger.path)} to watch; create it, or correct the path"
+        for function in app.functions
+        for trigger in function.triggers
+        if isinstance(trigger, Files) and not Path(trigger.path).is_dir()
+    ]
 
 
 def _try(function: FunctionSpec, trigger: Trigger, clock: Clock, entropy: Entropy) -> None:

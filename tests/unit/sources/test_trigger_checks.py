@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from headrace.environment.clock import SystemClock
@@ -9,8 +11,9 @@ from headrace.environment.randomness import SystemEntropy
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.triggers.base import StreamTrigger, Trigger
+from headrace.model.triggers.files import Files
 from headrace.model.triggers.schedules import At, Cron, Every
-from headrace.sources.trigger_checks import check_patterns, named, refusals
+from headrace.sources.trigger_checks import check_patterns, missing_folders, named, refusals
 
 
 def said(*triggers: Trigger) -> list[str]:
@@ -52,3 +55,21 @@ def test_a_sentence_that_names_its_function_is_left_alone() -> None:
     function = FunctionSpec(name="shop.f", app="shop")
     with pytest.raises(Misuse, match=r"^no: `shop\.f`$"), named(function):
         raise Misuse("no: `shop.f`")
+
+
+def test_a_watched_folder_that_is_not_there_is_named_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here, away = Files("inbox"), Files(str(tmp_path / "away"))
+    function = FunctionSpec(name="shop.f", app="shop", triggers=(here, away), source="shop.py:7")
+    app = AppSpec(name="shop", functions=(function,))
+    assert missing_folders(app) == [
+        f"`shop.f` (shop.py:7): there is no folder `{tmp_path / 'inbox'}` (`inbox`, from the folder "
+        "where the node was started) to watch; create it, or correct the path",
+        f"`shop.f` (shop.py:7): there is no folder `{tmp_path / 'away'}` to watch; create it, or "
+        "correct the path",
+    ]
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "away").mkdir()
+    assert missing_folders(app) == []

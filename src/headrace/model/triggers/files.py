@@ -26,8 +26,8 @@ class Files(msgspec.Struct, frozen=True, tag="files"):
     """Files come, change or go in a folder. Exactly one event for each version of a file.
 
     Attributes:
-        path: The folder, as text or a `pathlib` path; a relative one is looked for where the node was started. Nothing outside
-            of it is looked at, and no symbolic link is followed.
+        path: The folder, as text or a `pathlib` path; a relative one counts from the folder where the node was
+            started, not from the app's; `headrace validate` names one that is not there. Nothing outside of it is looked at, and no symbolic link is followed.
         pattern: A glob that the file's name must match; with `recursive`, its path.
         events: Which of `created`, `modified`, `deleted`.
         settle: How long a file must have been unchanged before it is an event.

@@ -10,6 +10,7 @@ import errno
 import os
 from collections.abc import AsyncIterator
 from fnmatch import translate
+from pathlib import Path
 from re import compile as compile_pattern
 from typing import Final, NamedTuple, Protocol
 
@@ -46,6 +47,13 @@ def version_of(status: os.stat_result) -> FileVersion:
     # Some file systems keep any time, and more than a row can hold.
     modified = max(-_LATEST, min(status.st_mtime_ns, _LATEST))
     return FileVersion(status.st_size, modified, status.st_ino)
+
+
+def shown_path(path: str) -> str:
+    """A watched folder as errors show it: whole, and what a relative one counts from."""
+    if Path(path).is_absolute():
+        return f"`{path}`"
+    return f"`{Path(path).absolute()}` (`{path}`, from the folder where the node was started)"
 
 
 class WatchedFolder(Protocol):
@@ -154,8 +162,8 @@ class Folder:
 
     def _unreadable(self, error: OSError) -> Unavailable:
         return Unavailable(
-            f"the folder `{self._trigger.path}` cannot be read: {error.strerror}; create it, or "
-            "let the node's user read it"
+            f"the folder {shown_path(self._trigger.path)} cannot be read: {error.strerror}; "
+            "create it, or let the node's user read it"
         )
 
     async def _walk(
