@@ -34,8 +34,8 @@ PASSES = {
 }
 """From which pass to which (1 to so many) a node may be killed, by the first word of the label."""
 
-ELSEWHERE = frozenset({"feed", "delay", "lease"})
-"""Passed only by foreign sources and by queues, which the load has none of: not visited here."""
+ELSEWHERE = frozenset({"feed", "delay", "lease", "outbox"})
+"""Passed only by foreign sources, by queues and by logs with a disk of their own, which the load has none of."""
 HERE = tuple(label for label in LABELS if label.partition(":")[0] not in ELSEWHERE)
 
 

@@ -24,6 +24,7 @@ from tests.integration.runtime_fleets import House, house, parent_of
 
 from headrace.model.errors import Unavailable
 from headrace.model.outcome import Returned
+from headrace.security.operator_key import read_key
 
 SIZE_BYTES = 64 << 20
 FILES = 300
@@ -41,11 +42,12 @@ def hello(event: Event, context):
 
 
 def ask(site: Site, path: str, body: bytes | None = None) -> tuple[int, str, Any]:
-    """Status, `Retry-After` and text of one answer."""
+    """Status, `Retry-After` and text of one answer to the operator, who may read why something fails."""
     url = urlsplit(json.loads((site.data / "node.json").read_bytes())["url"])
     connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=10)
     try:
-        connection.request("GET" if body is None else "POST", path, body)
+        operator = {"authorization": f"Bearer {read_key(site.data)}"}
+        connection.request("GET" if body is None else "POST", path, body, operator)
         answer = connection.getresponse()
         return answer.status, answer.getheader("retry-after", ""), answer.read().decode()
     finally:
