@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -80,13 +81,13 @@ def until(holds: object, folder: Path) -> None:
         time.sleep(0.02)
 
 
-def typed(folder: Path, command: str) -> str:
-    """What a command says."""
+def typed(folder: Path, command: str, at: Path | None = None) -> str:
+    """What a command says that is typed `at` some place: in the folder, where none is given."""
     env = environment(folder)
     command = command.replace("http://127.0.0.1:4280", env.get("HEADRACE_URL", ""))
     run = subprocess.run(
         ["bash", "-c", command],
-        cwd=folder,
+        cwd=at or folder,
         env=env,
         capture_output=True,
         text=True,
@@ -107,12 +108,19 @@ def settled(folder: Path) -> bool:
 
 def do(page: Path, folder: Path, *, within: str) -> str:
     """Type the commands of a page; `within` is the app that runs while they are typed."""
-    said = ""
+    said, at, typing = "", folder, commands(page)
     with node(folder, within):
-        for command in commands(page):
-            if command.startswith(("headrace dev", "headrace new", "make ")):
+        for command, following in itertools.zip_longest(typing, typing[1:], fillvalue=""):
+            if command.startswith("headrace new") and following.startswith("cd "):
+                # In another folder, as the page says.
+                at = folder.with_name(f"{folder.name}-other")
+                at.mkdir()
+            elif command.startswith("cd "):
+                at /= command.removeprefix("cd ")
                 continue
-            said += typed(folder, command)
+            elif command.startswith(("headrace dev", "headrace new", "make ")):
+                continue
+            said += typed(folder, command, at)
             until(lambda: settled(folder), folder)
     return said
 

@@ -27,14 +27,9 @@ from headrace.runtime.budget import Budget
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.fleet_run import FleetRun
 from headrace.runtime.housekeeping import Housekeeping
-from headrace.runtime.instance_views import (
-    ColdStarts,
-    FailedStart,
-    InstanceView,
-    failed_start_of,
-    views_of,
-)
+from headrace.runtime.instance_views import ColdStarts, FailedStart, InstanceView
 from headrace.runtime.pool import Pool
+from headrace.runtime.pool_views import failed_start_of, views_of
 from headrace.runtime.process.fleet_host import FleetHost
 from headrace.runtime.process.instance import Instance
 from headrace.runtime.process.instance_logs import InstanceLine

@@ -1,0 +1,39 @@
+"""What pools of instances look like at this moment, as the values of `instance_views`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from headrace.runtime.instance_views import FailedStart, InstanceView
+from headrace.runtime.pool import Pool
+from headrace.runtime.process.memory_use import own_memory_of
+from headrace.runtime.states import InstanceState
+
+
+def failed_start_of(pool: Pool, monotonic: float, now: int) -> FailedStart | None:
+    """Why no instance of this pool starts, at this moment on both clocks."""
+    cause = pool.not_started
+    if cause is None:
+        return None
+    pause_s = max(pool.starts_again - monotonic, 0.0)
+    running = any(instance.state is not InstanceState.STARTING for instance in pool.instances)
+    return FailedStart(f"{cause.kind}: {cause.message}", now + round(pause_s * 1e6), running)
+
+
+def views_of(pools: Iterable[Pool], now: float) -> list[InstanceView]:
+    """Every instance of these pools, as it is now. Slow: its memory is counted page by page."""
+    return [
+        InstanceView(
+            id=instance.identity,
+            pid=instance.pid,
+            app=instance.spec.app,
+            function=instance.function,
+            version=pool.spec.version,
+            state=instance.state.value,
+            age=now - instance.born,
+            invocations=instance.invocations,
+            memory=own_memory_of(instance.pid),
+        )
+        for pool in pools
+        for instance in pool.instances
+    ]
