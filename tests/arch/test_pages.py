@@ -233,7 +233,9 @@ def test_every_option_of_every_trigger_is_documented_in_its_section() -> None:
             name
             for row in re.findall(r"^\|(.+)\|$", found[1], re.M)
             for cell in row.split("|")[:2]
+            # By itself, or among the arguments of what the author writes.
             for name in re.findall(r"`(?:\w+\.)?([a-z_]+)`", cell)
+            + re.findall(r"[a-z_]+", " ".join(re.findall(r"`\w+\(([a-z_, ]+)\)`", cell)))
         }
         missing += [
             f"{title}: `{field}` of `{struct.__name__}`"
