@@ -36,6 +36,9 @@ class Kept:
     async def checkpoint(self) -> bytes | None:
         return self.row
 
+    def works(self) -> None:
+        return
+
     async def emit(self, events: list[Event], *, checkpoint: bytes | None = None) -> None:
         await asyncio.sleep(0)
         self.events += events
