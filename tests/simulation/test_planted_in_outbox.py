@@ -23,7 +23,7 @@ from headrace.storage.kv.keys import after, pack
 from headrace.storage.log.remote_memory import RemoteMemoryLog
 from headrace.storage.outbox import LogOutbox
 
-SEEDS = 400
+SEEDS = 1_600
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 PLANTS: dict[str, tuple[Plant, str, str]] = {}
