@@ -89,8 +89,11 @@ async def test_a_zygote_is_not_replaced_by_other_code_than_was_deployed(tmp_path
 async def test_data_that_have_changed_keep_no_zygote_from_being_replaced(tmp_path: Path) -> None:
     async with house(tmp_path, limits=FleetLimits(zygote_forks=2)) as home:
         await home.deploy(ROUND)
-        await home.run("price")
+        slow = asyncio.ensure_future(home.run("slow"))
+        # The instance is seen while it runs: afterwards a spare may already have replaced both.
+        assert await eventually(lambda: any(view.pid for view in home.fleet.instances()))
         [first] = zygotes(home)
+        await slow
         (home.folder / "prices.csv").write_text("apple,3\n")
         for _ in range(3):
             await home.run("price")
