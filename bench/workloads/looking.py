@@ -85,7 +85,8 @@ SHORT_MS = 5.0
 """A look that takes less is not a matter of rows."""
 
 APP = """
-from headrace import App, Batch, Event, Every, Http, Rule
+from headrace import App, Batch, Event, Every, Http
+from headrace.bus import Rule
 
 app = App("many")
 app.stream("filled")

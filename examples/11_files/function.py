@@ -8,7 +8,8 @@ from __future__ import annotations
 import csv
 from typing import Any
 
-from headrace import App, Event, Files, Output, Session
+from headrace import App, Event, Files, Output
+from headrace.windows import SessionWindow
 
 app = App("inbox", owner="warehouse")
 lines = app.stream("lines")
@@ -31,7 +32,7 @@ def both(one: int, other: int) -> int:
     return one + other
 
 
-@app.window(lines, Session("10s"), idle="10s", output=totals, combine=both)
+@app.window(lines, SessionWindow("10s"), idle="10s", output=totals, combine=both)
 def total(so_far: int | None, line: Event[dict[str, str]]) -> int:
     """How many pieces a file brought, ten seconds after its last line."""
     return (so_far or 0) + int(line.value["count"])

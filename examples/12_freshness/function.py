@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace import App, Event, Missing, Silence
+from headrace import App, Event
+from headrace.sources import Missing, Silence
 
 app = App("watch", owner="operations")
 readings = app.stream("readings", partitions=2)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from headrace import App, Emit, Event
+from headrace import App, Event
+from headrace.sources import Emit
 
 app = App("door", owner="porter")
 visits = app.stream("visits")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace import App, Event, Table
+from headrace import App, Event
+from headrace.sources import SqlTable
 
 app = App("billing", owner="finance")
 invoices = app.stream("invoices", partitions=2)
 
 
-@app.function(Table("sqlite:///shop.db", "orders"), output=invoices)
+@app.function(SqlTable("sqlite:///shop.db", "orders"), output=invoices)
 def invoice(event: Event[dict[str, Any]]) -> dict[str, Any] | None:
     """An order that becomes paid is invoiced, once."""
     before, after = event.value["before"] or {}, event.value["after"] or {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace import App, Batch, Context, Lag
+from headrace import App, Batch, Context
+from headrace.sources import Lag
 
 app = App("books", owner="accounting")
 payments = app.stream("payments", partitions=4)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from headrace import App, Event, Session, Tumbling
+from headrace import App, Event
+from headrace.windows import SessionWindow, TumblingWindow
 
 app = App("visits", owner="web")
 clicks = app.stream("clicks", partitions=2)
@@ -11,7 +12,7 @@ minutes = app.stream("minutes")
 stays = app.stream("stays")
 
 
-@app.window(clicks, Tumbling("1m"), lateness="10s", idle="2m", late=late, output=minutes)
+@app.window(clicks, TumblingWindow("1m"), lateness="10s", idle="2m", late=late, output=minutes)
 def per_minute(count: int | None, event: Event[str]) -> int:
     """How many clicks a page had in each minute."""
     return (count or 0) + 1
@@ -22,7 +23,7 @@ def both(one: list[str], other: list[str]) -> list[str]:
     return one + other
 
 
-@app.window(clicks, Session("30m"), lateness="10s", output=stays, combine=both)
+@app.window(clicks, SessionWindow("30m"), lateness="10s", output=stays, combine=both)
 def stay(pages: list[str] | None, event: Event[str]) -> list[str]:
     """Which pages were seen without half an hour of silence between them."""
     return [*(pages or ()), event.value]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace import App, Debezium, Event
+from headrace import App, Event
+from headrace.sources import Debezium
 
 
 class Order(msgspec.Struct):

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace import (
-    App,
-    Event,
-    GitHub,
-    PerClient,
-    Request,
-    Slack,
-    StandardWebhooks,
-    Stripe,
-    Webhook,
-)
+from headrace import App, Event, PerClient, Request, Webhook
+from headrace.webhooks import GitHub, Slack, StandardWebhooks, Stripe
 
 app = App("hooks", owner="platform")
 news = app.stream("news")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace import GitHub, Slack, StandardWebhooks, Stripe
+from headrace.webhooks import GitHub, Slack, StandardWebhooks, Stripe
 from headrace.model.webhook_signature import Signature
 from headrace.testing import serving, signed
 from headrace.testing.served import Served

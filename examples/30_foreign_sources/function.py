@@ -5,15 +5,12 @@ Every one of them ends in one stream of our own, `arrivals`, and a count by syst
 
 from __future__ import annotations
 
-from headrace import (
-    App,
-    Context,
-    Event,
+from headrace import App, Context, Event, ParkKey
+from headrace.sources import (
     KafkaTopic,
     KinesisStream,
     MqttTopic,
     NatsStream,
-    ParkKey,
     PulsarTopic,
     RabbitQueue,
     RedisStream,

@@ -1,6 +1,7 @@
 """A shop's event bus: rules set functions off, feed an archive, and tell a partner over HTTP."""
 
-from headrace import App, Event, HttpTarget, Rule
+from headrace import App, Event
+from headrace.bus import HttpTarget, Rule
 
 app = App("desk", owner="operations")
 

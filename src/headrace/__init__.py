@@ -1,67 +1,34 @@
-"""Headrace: functions set off by events, every effect exactly once.
+"""Headrace: functions that events trigger, with every effect exactly once.
 
-This is the authors' door: it loads the sdk and the model, the standard library and msgspec.
+What most functions need is here; the rest has a module of its own: `headrace.sources`,
+`headrace.webhooks`, `headrace.windows`, `headrace.bus`, `headrace.errors`, `headrace.client` and
+`headrace.testing`.
+
+A name is loaded when it is first used (PEP 562): every command and every process of the platform
+imports this package, and most need nothing of what authors write with.
 """
 
-from headrace.model.debezium import Debezium
-from headrace.model.errors import (
-    Conflict,
-    Corrupt,
-    DiskFull,
-    Fenced,
-    HeadraceError,
-    Invalid,
-    Locked,
-    Misuse,
-    Overloaded,
-    Refused,
-    TooLarge,
-    Unavailable,
-    Unknown,
-)
-from headrace.model.flow_control import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
-from headrace.model.policy import (
-    Breaker,
-    DeadLetter,
-    Discard,
-    ParkKey,
-    ParkPartition,
-    Resources,
-    Retry,
-    Scaling,
-)
-from headrace.model.problem import Problem
-from headrace.model.triggers.bus import HttpTarget, Rule
-from headrace.model.triggers.files import Files, Missing, Objects, Sftp, Silence
-from headrace.model.triggers.foreign import (
-    Foreign,
-    KafkaTopic,
-    KinesisStream,
-    MqttTopic,
-    NatsStream,
-    PulsarTopic,
-    RabbitQueue,
-    RedisStream,
-    SqsQueue,
-)
-from headrace.model.triggers.http import Bearer, Cors, Http, Legacy, PerClient, Webhook
-from headrace.model.triggers.lag import Lag
-from headrace.model.triggers.schedules import At, Cron, Every
-from headrace.model.triggers.tables import Table
-from headrace.model.webhook_signature import GitHub, Hmac, Secret, Slack, StandardWebhooks, Stripe
-from headrace.sdk.app import App
-from headrace.sdk.batch import Batch
-from headrace.sdk.consumer import Consumer
-from headrace.sdk.context import Context
-from headrace.sdk.custom_trigger import Emit
-from headrace.sdk.event import Event, Undecodable
-from headrace.sdk.queue import Queue
-from headrace.sdk.request import Reply, Request
-from headrace.sdk.resource import Resource
-from headrace.sdk.results import Failures, Output, Permanent
-from headrace.sdk.settings import Setting
-from headrace.sdk.stream import Stream
-from headrace.sdk.windows import Hopping, Session, Tumbling, Window
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from headrace.model.errors import HeadraceError
+    from headrace.model.flow_control import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
+    from headrace.model.policy import Breaker, DeadLetter, Discard, ParkKey, ParkPartition, Resources, Retry, Scaling
+    from headrace.model.triggers.files import Files
+    from headrace.model.triggers.http import Bearer, Cors, Http, Legacy, PerClient, Webhook
+    from headrace.model.triggers.schedules import At, Cron, Every
+    from headrace.sdk.app import App
+    from headrace.sdk.batch import Batch
+    from headrace.sdk.consumer import Consumer
+    from headrace.sdk.context import Context
+    from headrace.sdk.event import Event
+    from headrace.sdk.queue import Queue
+    from headrace.sdk.request import Reply, Request
+    from headrace.sdk.resource import Resource
+    from headrace.sdk.results import Failures, Output, Permanent
+    from headrace.sdk.settings import Setting
+    from headrace.sdk.stream import Stream
 
 __all__ = [
     "App",
@@ -70,80 +37,142 @@ __all__ = [
     "Bearer",
     "Breaker",
     "Concurrency",
-    "Conflict",
     "Consumer",
     "Context",
-    "Corrupt",
     "Cors",
     "Cron",
     "DeadLetter",
-    "Debezium",
     "Debounce",
     "Discard",
-    "DiskFull",
-    "Emit",
     "Event",
     "Every",
     "Failures",
-    "Fenced",
     "Files",
-    "Foreign",
-    "GitHub",
     "HeadraceError",
-    "Hmac",
-    "Hopping",
     "Http",
-    "HttpTarget",
-    "Invalid",
-    "KafkaTopic",
-    "KinesisStream",
-    "Lag",
     "Legacy",
-    "Locked",
-    "Missing",
-    "Misuse",
-    "MqttTopic",
-    "NatsStream",
-    "Objects",
     "Output",
-    "Overloaded",
     "ParkKey",
     "ParkPartition",
     "PerClient",
     "Permanent",
     "Priority",
-    "Problem",
-    "PulsarTopic",
     "Queue",
-    "RabbitQueue",
     "Rate",
-    "RedisStream",
-    "Refused",
     "Reply",
     "Request",
     "Resource",
     "Resources",
     "Retry",
-    "Rule",
     "Scaling",
-    "Secret",
-    "Session",
     "Setting",
-    "Sftp",
-    "Silence",
     "Singleton",
-    "Slack",
-    "SqsQueue",
-    "StandardWebhooks",
     "Stream",
-    "Stripe",
-    "Table",
     "Throttle",
-    "TooLarge",
-    "Tumbling",
-    "Unavailable",
-    "Undecodable",
-    "Unknown",
     "Webhook",
-    "Window",
 ]
+
+_MODULES: Final = {
+    "App": "headrace.sdk.app",
+    "At": "headrace.model.triggers.schedules",
+    "Batch": "headrace.sdk.batch",
+    "Bearer": "headrace.model.triggers.http",
+    "Breaker": "headrace.model.policy",
+    "Concurrency": "headrace.model.flow_control",
+    "Consumer": "headrace.sdk.consumer",
+    "Context": "headrace.sdk.context",
+    "Cors": "headrace.model.triggers.http",
+    "Cron": "headrace.model.triggers.schedules",
+    "DeadLetter": "headrace.model.policy",
+    "Debounce": "headrace.model.flow_control",
+    "Discard": "headrace.model.policy",
+    "Event": "headrace.sdk.event",
+    "Every": "headrace.model.triggers.schedules",
+    "Failures": "headrace.sdk.results",
+    "Files": "headrace.model.triggers.files",
+    "HeadraceError": "headrace.model.errors",
+    "Http": "headrace.model.triggers.http",
+    "Legacy": "headrace.model.triggers.http",
+    "Output": "headrace.sdk.results",
+    "ParkKey": "headrace.model.policy",
+    "ParkPartition": "headrace.model.policy",
+    "PerClient": "headrace.model.triggers.http",
+    "Permanent": "headrace.sdk.results",
+    "Priority": "headrace.model.flow_control",
+    "Queue": "headrace.sdk.queue",
+    "Rate": "headrace.model.flow_control",
+    "Reply": "headrace.sdk.request",
+    "Request": "headrace.sdk.request",
+    "Resource": "headrace.sdk.resource",
+    "Resources": "headrace.model.policy",
+    "Retry": "headrace.model.policy",
+    "Scaling": "headrace.model.policy",
+    "Setting": "headrace.sdk.settings",
+    "Singleton": "headrace.model.flow_control",
+    "Stream": "headrace.sdk.stream",
+    "Throttle": "headrace.model.flow_control",
+    "Webhook": "headrace.model.triggers.http",
+}
+"""The module that defines each public name."""
+
+_MOVED: Final = {
+    "Conflict": "headrace.errors.Conflict",
+    "Corrupt": "headrace.errors.Corrupt",
+    "Debezium": "headrace.sources.Debezium",
+    "DiskFull": "headrace.errors.DiskFull",
+    "Emit": "headrace.sources.Emit",
+    "Fenced": "headrace.errors.Fenced",
+    "Foreign": "headrace.sources.Foreign",
+    "GitHub": "headrace.webhooks.GitHub",
+    "Hmac": "headrace.webhooks.Hmac",
+    "Hopping": "headrace.windows.HoppingWindow",
+    "HttpTarget": "headrace.bus.HttpTarget",
+    "Invalid": "headrace.errors.Invalid",
+    "KafkaTopic": "headrace.sources.KafkaTopic",
+    "KinesisStream": "headrace.sources.KinesisStream",
+    "Lag": "headrace.sources.Lag",
+    "Locked": "headrace.errors.Locked",
+    "Missing": "headrace.sources.Missing",
+    "Misuse": "headrace.errors.Misuse",
+    "MqttTopic": "headrace.sources.MqttTopic",
+    "NatsStream": "headrace.sources.NatsStream",
+    "Objects": "headrace.sources.Objects",
+    "Overloaded": "headrace.errors.Overloaded",
+    "Problem": "headrace.errors.Problem",
+    "PulsarTopic": "headrace.sources.PulsarTopic",
+    "RabbitQueue": "headrace.sources.RabbitQueue",
+    "RedisStream": "headrace.sources.RedisStream",
+    "Refused": "headrace.errors.Refused",
+    "Rule": "headrace.bus.Rule",
+    "Secret": "headrace.webhooks.Secret",
+    "Session": "headrace.windows.SessionWindow",
+    "Sftp": "headrace.sources.Sftp",
+    "Silence": "headrace.sources.Silence",
+    "Slack": "headrace.webhooks.Slack",
+    "SqsQueue": "headrace.sources.SqsQueue",
+    "StandardWebhooks": "headrace.webhooks.StandardWebhooks",
+    "Stripe": "headrace.webhooks.Stripe",
+    "Table": "headrace.sources.SqlTable",
+    "TooLarge": "headrace.errors.TooLarge",
+    "Tumbling": "headrace.windows.TumblingWindow",
+    "Unavailable": "headrace.errors.Unavailable",
+    "Undecodable": "headrace.errors.Undecodable",
+    "Unknown": "headrace.errors.Unknown",
+    "Window": "headrace.windows.ClosedWindow",
+}
+"""Names that stood here once, and where they are now."""
+
+if not TYPE_CHECKING:  # A checker that sees `__getattr__` would accept every misspelt name.
+
+    def __getattr__(name: str) -> object:
+        if (module := _MODULES.get(name)) is not None:
+            value = globals()[name] = getattr(import_module(module), name)
+            return value
+        if (moved := _MOVED.get(name)) is not None:
+            module, _, new = moved.rpartition(".")
+            # An AttributeError would reach `from headrace import` without this text.
+            raise ImportError(f"`headrace.{name}` has moved: write `from {module} import {new}`")
+        raise AttributeError(f"module `headrace` has no attribute `{name}`")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -25,7 +25,8 @@ ROW = '    sampling: Annotated[int, Option("one run in so many is traced", 1, 50
 USES = """
 import json
 from msgspec.structs import replace
-from headrace import App, Misuse
+from headrace import App
+from headrace.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.node.overrides import apply_overrides, checked
 from headrace.runtime.spec_checks import check_claims

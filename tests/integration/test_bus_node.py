@@ -23,7 +23,8 @@ from headrace.model.errors import HeadraceError
 APP = '''
 """A bus with every kind of target."""
 
-from headrace import App, Event, HttpTarget, Retry, Rule
+from headrace import App, Event, Retry
+from headrace.bus import HttpTarget, Rule
 
 app = App("desk")
 bus = app.bus("happenings", 2)

@@ -18,7 +18,8 @@ pytest.importorskip("confluent_kafka")
 APP = """
 import msgspec
 
-from headrace import App, Debezium, Event, KafkaTopic, Retry
+from headrace import App, Event, Retry
+from headrace.sources import Debezium, KafkaTopic
 
 
 class Order(msgspec.Struct):

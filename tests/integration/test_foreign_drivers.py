@@ -535,7 +535,8 @@ async def test_latest_does_not_move_past_what_came_while_the_node_was_away(opene
 
 
 APP = """
-from headrace import App, Event, NatsStream, RedisStream
+from headrace import App, Event
+from headrace.sources import NatsStream, RedisStream
 
 app = App("bridge")
 seen = app.stream("seen")

@@ -18,7 +18,8 @@ APP = '''
 import os
 import time
 
-from headrace import App, Batch, Context, Lag
+from headrace import App, Batch, Context
+from headrace.sources import Lag
 
 app = App("books")
 payments = app.stream("payments", partitions=4)

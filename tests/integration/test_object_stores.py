@@ -14,7 +14,9 @@ import pytest
 from tests.services.servers import absent
 from tests.services.systems import AWS
 
-from headrace import App, Event, Misuse, Objects, Sftp
+from headrace import App, Event
+from headrace.errors import Misuse
+from headrace.sources import Objects, Sftp
 from headrace.environment.clock import SystemClock
 from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable

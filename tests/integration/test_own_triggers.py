@@ -18,7 +18,8 @@ from headrace.model.errors import HeadraceError
 APP = '''
 """Everything that sets functions off by itself."""
 
-from headrace import App, Cron, Emit, Event, Every, Files, Silence
+from headrace import App, Cron, Event, Every, Files
+from headrace.sources import Emit, Silence
 
 app = App("own")
 ticks = app.stream("ticks")

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 from tests.services.servers import Server, absent, missing
 
-from headrace import Misuse, Table
+from headrace.errors import Misuse
+from headrace.sources import SqlTable
 from headrace.environment.clock import SystemClock
 from headrace.environment.failpoints import arm, disarm
 from headrace.model.errors import Unavailable
@@ -95,7 +96,7 @@ async def life(
     """One life of the source, until `until`, or until it fails."""
     from headrace.sources.tables.postgres import ReplicationSource
 
-    trigger = Table(url, more.pop("table", "public.orders"), **more)
+    trigger = SqlTable(url, more.pop("table", "public.orders"), **more)
     source = ReplicationSource(trigger, SystemClock(), folder)
     running = asyncio.ensure_future(source.run(outlet))  # type: ignore[arg-type]  # stands for an Outlet
     try:
@@ -108,7 +109,7 @@ async def life(
             await running
 
 
-async def standing(trigger: Table) -> Slot:
+async def standing(trigger: SqlTable) -> Slot:
     """The slot of the source that `life` runs."""
     from headrace.sources.tables.slot_lag import slot_standing
 
@@ -336,10 +337,10 @@ async def test_a_partition_that_is_attached_later_is_shown_with_the_cure(
         until=lambda: outlet.row is not None and b"streaming" in outlet.row,
         **table,
     )
-    assert (await standing(Table(url, "parted", "id"))).error == ""
+    assert (await standing(SqlTable(url, "parted", "id"))).error == ""
     parted.execute("CREATE TABLE late PARTITION OF parted FOR VALUES FROM (100) TO (200)")
     cure = "ALTER TABLE late REPLICA IDENTITY FULL"
-    assert cure in (await standing(Table(url, "parted", "id"))).error
+    assert cure in (await standing(SqlTable(url, "parted", "id"))).error
     with pytest.raises(Misuse, match=cure):
         await life(url, outlet, tmp_path, until=lambda: False, **table)
 
@@ -359,7 +360,7 @@ async def test_tables_that_inherit_are_looked_at_and_one_that_came_later_is_not_
     await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 3, table="parent")
     assert outlet.names == [("1", "read"), ("1", "delete"), ("2", "insert")]
     parted.execute("CREATE TABLE later (PRIMARY KEY (id)) INHERITS (parent)")
-    assert "`public.later`" in (await standing(Table(url, "parent"))).error
+    assert "`public.later`" in (await standing(SqlTable(url, "parent"))).error
     with pytest.raises(Misuse, match=r"`public\.later` was made anew, added since"):
         await life(url, outlet, tmp_path, until=lambda: False, table="parent")
 
@@ -397,7 +398,7 @@ async def test_a_table_that_is_not_there_yet_is_asked_for_again(
 async def test_a_table_that_was_made_anew_is_not_taken_for_the_one_that_is_streamed(
     shop: Any, url: str, tmp_path: Path
 ) -> None:
-    outlet, trigger = Kept(), Table(url, "orders")
+    outlet, trigger = Kept(), SqlTable(url, "orders")
     await life(
         url, outlet, tmp_path, until=lambda: outlet.row is not None and b"streaming" in outlet.row
     )
@@ -452,7 +453,7 @@ async def test_a_slot_that_is_gone_is_told_and_another_begins_anew(
 async def test_a_slot_says_how_far_it_is_behind_whether_or_not_it_is_read(
     shop: Any, url: str, tmp_path: Path
 ) -> None:
-    outlet, trigger = Kept(), Table(url, "orders")
+    outlet, trigger = Kept(), SqlTable(url, "orders")
 
     async def look() -> Slot:
         return await standing(trigger)
@@ -478,7 +479,7 @@ async def test_a_slot_says_how_far_it_is_behind_whether_or_not_it_is_read(
 async def test_a_slot_whose_log_the_server_threw_away_is_lost(
     shop: Any, url: str, tmp_path: Path
 ) -> None:
-    outlet, trigger = Kept(), Table(url, "orders")
+    outlet, trigger = Kept(), SqlTable(url, "orders")
     await life(
         url, outlet, tmp_path, until=lambda: outlet.row is not None and b"streaming" in outlet.row
     )
@@ -503,7 +504,7 @@ async def test_a_slot_whose_log_the_server_threw_away_is_lost(
 
 
 async def test_a_database_that_is_away_is_told_and_not_waited_for() -> None:
-    away = Table("postgresql://nobody@127.0.0.1:1/none", "orders")
+    away = SqlTable("postgresql://nobody@127.0.0.1:1/none", "orders")
     slot = await standing(away)
     assert slot.state() == "unknown"
     assert "cannot be reached" in slot.error

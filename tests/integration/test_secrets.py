@@ -218,7 +218,9 @@ def test_a_webhook_and_a_target_without_their_secrets_are_refused_as_well(tmp_pa
     write(
         tmp_path,
         """
-        from headrace import App, GitHub, HttpTarget, Rule, Secret, Webhook
+        from headrace import App, Webhook
+        from headrace.bus import HttpTarget, Rule
+        from headrace.webhooks import GitHub, Secret
         shop = App("shop")
         @shop.function(Webhook("/hook", signature=GitHub("HOOK")))
         def take(event): ...

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from tests.integration.test_object_stores import fed, told
 
-from headrace import Misuse, Sftp
+from headrace.errors import Misuse
+from headrace.sources import Sftp
 from headrace.environment.clock import SystemClock
 from headrace.model.errors import Unavailable
 from headrace.sources.files.sftp import SftpFolder

@@ -20,18 +20,19 @@ psycopg = pytest.importorskip("psycopg")
 APP = '''
 """Rows of two databases."""
 
-from headrace import App, Event, Table
+from headrace import App, Event
+from headrace.sources import SqlTable
 
 app = App("rows")
 seen = app.stream("seen")
 
 
-@app.function(Table("postgresql://postgres@127.0.0.1:{port}/postgres", "orders"), output=seen)
+@app.function(SqlTable("postgresql://postgres@127.0.0.1:{port}/postgres", "orders"), output=seen)
 def remote(event: Event) -> str:
     return "postgres " + event.key
 
 
-@app.function(Table("sqlite:///shop.db", "orders"), output=seen)
+@app.function(SqlTable("sqlite:///shop.db", "orders"), output=seen)
 def local(event: Event) -> str:
     return "sqlite " + event.key
 '''

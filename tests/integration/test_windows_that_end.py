@@ -25,7 +25,8 @@ APP = '''
 import csv
 from datetime import datetime
 
-from headrace import App, Event, Files, Output, Tumbling
+from headrace import App, Event, Files, Output
+from headrace.windows import TumblingWindow
 
 app = App("drop")
 lines = app.stream("lines", partitions=2)
@@ -43,12 +44,12 @@ def read(event: Event):
     ]
 
 
-@app.window(lines, Tumbling("1h"), output=hours, idle=IDLE)
+@app.window(lines, TumblingWindow("1h"), output=hours, idle=IDLE)
 def per_hour(total: int | None, event: Event[int]) -> int:
     return (total or 0) + event.value
 
 
-@app.window(lines, Tumbling("1h"), output=kept)
+@app.window(lines, TumblingWindow("1h"), output=kept)
 def kept_open(total: int | None, event: Event[int]) -> int:
     return (total or 0) + event.value
 '''

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from headrace import App, Batch, Context, Event, Http, Lag, Output
+from headrace import App, Batch, Context, Event, Http, Output
+from headrace.sources import Lag
 from headrace.client.http import ENVELOPES
 from headrace.model.errors import Misuse
 from headrace.testing import World

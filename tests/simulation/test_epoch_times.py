@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace import App, Batch, Context, Emit, Event, Output, Tumbling, Window
+from headrace import App, Batch, Context, Event, Output
+from headrace.sources import Emit
+from headrace.windows import ClosedWindow, TumblingWindow
 from headrace.testing import World
 
 
@@ -31,9 +33,9 @@ def test_an_event_of_the_epoch_keeps_its_time_on_its_way() -> None:
 
 def test_a_window_takes_an_event_of_the_epoch_where_it_happened() -> None:
     app = App("a")
-    readings, totals = app.stream("readings"), app.stream("totals", value=Window)
+    readings, totals = app.stream("readings"), app.stream("totals", value=ClosedWindow)
 
-    @app.window(readings, Tumbling(10), output=totals)
+    @app.window(readings, TumblingWindow(10), output=totals)
     def total(so_far: int | None, event: Event[Any]) -> int:
         return (so_far or 0) + int(event.value)
 

@@ -15,7 +15,6 @@ from headrace import (
     Context,
     Debounce,
     Event,
-    Misuse,
     Priority,
     Rate,
     Retry,
@@ -23,6 +22,7 @@ from headrace import (
     Stream,
     Throttle,
 )
+from headrace.errors import Misuse
 from headrace.model.effects import Space
 from headrace.storage.kv.keys import pack
 from headrace.testing.hosts import at_once

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
-from headrace import App, Event, Hopping, Misuse, Retry, Session, Tumbling, Unknown
+from headrace import App, Event, Retry
+from headrace.errors import Misuse, Unknown
+from headrace.windows import HoppingWindow, SessionWindow, TumblingWindow
 from headrace.model.effects import Space
 from headrace.model.errors import HeadraceError
 from headrace.sdk.windows import Windows
 from headrace.testing import World
 from headrace.testing.virtual_time import VirtualClock
 
-TEN = Tumbling(10)
+TEN = TumblingWindow(10)
 Shown = tuple[str | None, float, float, list[int]]
 
 
@@ -53,12 +55,12 @@ def put(world: World, second: float, *numbers: int, key: str | None = "k") -> No
 @pytest.mark.parametrize(
     ("by", "expected"),
     [
-        (Tumbling(10), [("k", 0.0, 10.0, [1, 2])]),
+        (TumblingWindow(10), [("k", 0.0, 10.0, [1, 2])]),
         (
-            Hopping(10, 5),
+            HoppingWindow(10, 5),
             [("k", -5.0, 5.0, [1]), ("k", 0.0, 10.0, [1, 2]), ("k", 5.0, 15.0, [2])],
         ),
-        (Session(10), [("k", 1.0, 16.0, [1, 2])]),
+        (SessionWindow(10), [("k", 1.0, 16.0, [1, 2])]),
     ],
 )
 @pytest.mark.parametrize("idle", ["30s", 30, timedelta(seconds=30)])
@@ -127,7 +129,7 @@ def test_what_comes_after_an_idle_close_is_late_by_the_usual_rule() -> None:
 
 
 def test_a_session_that_went_idle_is_over_and_the_next_event_begins_another() -> None:
-    with World(collecting(Session(10))) as world:
+    with World(collecting(SessionWindow(10))) as world:
         put(world, 1, 1)
         world.advance("31s")
         put(world, 5, 2)
@@ -287,7 +289,7 @@ def test_a_flush_of_a_partition_leaves_the_others_open() -> None:
 
 
 @pytest.mark.parametrize(
-    ("by", "late"), [(Tumbling(10), 9), (Hopping(10, 5), 9), (Session(10), -5)]
+    ("by", "late"), [(TumblingWindow(10), 9), (HoppingWindow(10, 5), 9), (SessionWindow(10), -5)]
 )
 def test_a_flush_of_a_key_closes_its_windows_for_it_alone(by: Windows, late: float) -> None:
     with World(collecting(by, idle=None, lateness="1m")) as world:
@@ -297,7 +299,7 @@ def test_a_flush_of_a_key_closes_its_windows_for_it_alone(by: Windows, late: flo
         count = world.flush("a.collect", key="a")
         world.run_until_idle()
         assert {key for key, *_ in shown(world)} == {"a"}
-        assert len(shown(world)) == count == (2 if isinstance(by, Hopping) else 1)
+        assert len(shown(world)) == count == (2 if isinstance(by, HoppingWindow) else 1)
         # For `a` these windows are over, for `b` they are open.
         put(world, late, 4, key="a")
         put(world, 7, 5, key="b")

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from headrace import App, Context, DeadLetter, Event, Every, Http, ParkKey, Queue, Retry, Rule
+from headrace import App, Context, DeadLetter, Event, Every, Http, ParkKey, Queue, Retry
+from headrace.bus import Rule
 from headrace.environment.time_slices import Slices
 from headrace.http.server.route_resolver import route_table
 from headrace.testing import World

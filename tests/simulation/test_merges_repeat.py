@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace import App, Batch, Context, Event, Failures, Retry, Tumbling
+from headrace import App, Batch, Context, Event, Failures, Retry
+from headrace.windows import TumblingWindow
 from headrace.environment.randomness import SeededEntropy
 from headrace.model.effects import Space
 from headrace.model.errors import Unavailable
@@ -83,7 +84,7 @@ class Story:
         for run in range(2):
 
             @app.window(
-                merged[run], Tumbling(4), output=sums[run], late=late[run], name=f"sum{run}"
+                merged[run], TumblingWindow(4), output=sums[run], late=late[run], name=f"sum{run}"
             )
             def total(so_far: list[int] | None, event: Event[Any]) -> list[int]:
                 return [*(so_far or []), event.value["n"]]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from headrace import App, Event, Misuse, Retry, Unknown
+from headrace import App, Event, Retry
+from headrace.errors import Misuse, Unknown
 from headrace.admin.queues import COUNT_PAGE, QueueRow, Queues
 from headrace.testing import World
 

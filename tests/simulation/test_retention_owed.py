@@ -6,7 +6,8 @@ from typing import Literal
 
 import pytest
 
-from headrace import App, Batch, Context, Event, Lag, ParkPartition, Retry
+from headrace import App, Batch, Context, Event, ParkPartition, Retry
+from headrace.sources import Lag
 from headrace.testing import World
 
 Mode = Literal["ordered", "keyed", "unordered"]

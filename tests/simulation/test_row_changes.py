@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace import App, Batch, Context, Debezium, Event, KafkaTopic, Misuse, Retry, Table
+from headrace import App, Batch, Context, Event, Retry
+from headrace.errors import Misuse
+from headrace.sources import Debezium, KafkaTopic, SqlTable
 from headrace.testing import World
 
 
@@ -66,7 +68,7 @@ def test_one_handler_serves_a_table_and_a_stream_of_changes(tmp_path: Path) -> N
 
     @app.function(
         captured,
-        Table(f"sqlite:///{tmp_path / 'shop.db'}", "orders"),
+        SqlTable(f"sqlite:///{tmp_path / 'shop.db'}", "orders"),
         changes=Debezium(),
         output=told,
     )
@@ -169,7 +171,7 @@ def test_changes_need_something_that_can_hold_them() -> None:
     app = App("shop")
     with pytest.raises(Misuse, match="list a stream, or a foreign source"):
 
-        @app.function(Table("sqlite:///shop.db", "orders"), changes=Debezium())
+        @app.function(SqlTable("sqlite:///shop.db", "orders"), changes=Debezium())
         def from_table(event: Event[Change]) -> None: ...
 
     with pytest.raises(Misuse, match=r"call it\); use `changes=Debezium"):

@@ -8,18 +8,19 @@ from typing import Any
 
 import msgspec
 
-from headrace import App, Context, Event, ParkKey, Rate, Retry, Session, Tumbling, Window
+from headrace import App, Context, Event, ParkKey, Rate, Retry
+from headrace.windows import ClosedWindow, SessionWindow, TumblingWindow
 from headrace.testing import World
 
 TRIES = Retry(attempts=3, base=1.0)
 
 
-def totals(close: Callable[[Window], Any] | None = None, **options: Any) -> App:
+def totals(close: Callable[[ClosedWindow], Any] | None = None, **options: Any) -> App:
     """Sums by key in windows of 10 s."""
     app = App("a")
     values, sums = app.stream("values", partitions=2), app.stream("sums", partitions=2)
 
-    @app.window(values, Tumbling(10), output=sums, close=close, **options)
+    @app.window(values, TumblingWindow(10), output=sums, close=close, **options)
     def total(so_far: int | None, event: Event[int]) -> int:
         return (so_far or 0) + event.value
 
@@ -48,16 +49,16 @@ def test_a_window_that_cannot_be_told_is_a_dead_letter_and_the_others_are_told()
         assert "100 // window.value" in dead.cause.traceback
         assert dead.position.stream == "_a.total.window.1"
         (event,) = msgspec.msgpack.decode(dead.event, type=list[Any])
-        window = msgspec.msgpack.decode(event[0], type=Window)
+        window = msgspec.msgpack.decode(event[0], type=ClosedWindow)
         bounds = [datetime.fromtimestamp(each, UTC) for each in (1000, 1010)]
-        assert window == Window("zero", bounds[0], bounds[1], 0)
+        assert window == ClosedWindow("zero", bounds[0], bounds[1], 0)
         world.assert_nothing_lost()
 
 
 def test_a_window_is_tried_again_and_told_once() -> None:
     failures = [OSError("not now"), OSError("not yet")]
 
-    def close(window: Window) -> Any:
+    def close(window: ClosedWindow) -> Any:
         if failures and window.key == "zero":
             raise failures.pop()
         return [window.key, window.value]
@@ -71,7 +72,7 @@ def test_a_window_is_tried_again_and_told_once() -> None:
 def test_a_window_that_failed_is_told_when_it_is_redriven() -> None:
     is_mended: list[bool] = []
 
-    def close(window: Window) -> Any:
+    def close(window: ClosedWindow) -> Any:
         return 100 if is_mended and not window.value else 100 // window.value
 
     for policy in ({}, {"on_failure": ParkKey()}):
@@ -92,7 +93,7 @@ def test_a_window_that_its_output_does_not_take_fails_alone() -> None:
 
     @app.window(
         values,
-        Tumbling(10),
+        TumblingWindow(10),
         output=sums,
         retry=Retry(attempts=1),
         close=lambda window: window.value if window.value else "none",
@@ -123,7 +124,7 @@ def test_a_reset_folds_anew_and_nothing_is_late() -> None:
     app = App("a")
     values, sums, late = app.stream("values"), app.stream("sums"), app.stream("late")
 
-    @app.window(values, Session(10), output=sums, late=late, combine=lambda one, other: one + other)
+    @app.window(values, SessionWindow(10), output=sums, late=late, combine=lambda one, other: one + other)
     def total(so_far: int | None, event: Event[int]) -> int:
         return (so_far or 0) + event.value
 

@@ -21,7 +21,7 @@ from headrace.model.triggers.bus import Rule
 from headrace.model.triggers.files import Ends
 from headrace.model.triggers.http import Http, Webhook
 from headrace.model.triggers.lag import Lag
-from headrace.model.triggers.tables import Table
+from headrace.model.triggers.tables import SqlTable
 
 FRESH_S: Final = 5.0
 """What was asked of a database is good for so long."""
@@ -85,14 +85,14 @@ class Sources:
         ]
         gate = asyncio.Semaphore(MAX_ASKED)
 
-        async def ask(trigger: Table, stream: str) -> None:
+        async def ask(trigger: SqlTable, stream: str) -> None:
             async with gate:
                 await self._ask(trigger, stream)
 
         due = [
             (trigger, stream)
             for _, _, trigger, stream in found
-            if isinstance(trigger, Table) and self._is_due(trigger, stream)
+            if isinstance(trigger, SqlTable) and self._is_due(trigger, stream)
         ]
         await asyncio.gather(*(ask(*each) for each in due))
         return [self._row(*each) async for each in Slices(self._clock).over(found)]
@@ -131,13 +131,13 @@ class Sources:
             slot,
         )
 
-    def _is_due(self, trigger: Table, stream: str) -> bool:
+    def _is_due(self, trigger: SqlTable, stream: str) -> bool:
         """Whether its database is to be asked again."""
         asked, _ = self._slots.get(stream, (float("-inf"), None))
         stale = self._clock.monotonic() - asked >= FRESH_S
         return self._outside and trigger.scheme == "postgresql" and stale
 
-    async def _ask(self, trigger: Table, stream: str) -> None:
+    async def _ask(self, trigger: SqlTable, stream: str) -> None:
         try:
             from headrace.sources.tables.slot_lag import slot_standing
         except ImportError:

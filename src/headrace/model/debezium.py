@@ -174,7 +174,7 @@ def _read(value: bytes, headers: Mapping[str, str]) -> DebeziumEnvelope | str:
 
 
 def row_change(envelope: DebeziumEnvelope) -> bytes:
-    """The value a handler is given, as JSON: the same that a `Table` gives."""
+    """The value a handler is given, as JSON: the same that a `SqlTable` gives."""
     after, unchanged = _known(envelope.after)
     value: dict[str, Any] = {
         "op": envelope.op,

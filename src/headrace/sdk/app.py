@@ -45,7 +45,7 @@ from headrace.sdk.source_location import here, near
 from headrace.sdk.stream import Stream, check_name
 from headrace.sdk.stream_declarations import Streams
 from headrace.sdk.window_declaration import declare_window
-from headrace.sdk.windows import Window, Windows
+from headrace.sdk.windows import ClosedWindow, Windows
 
 T = TypeVar("T")
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -369,7 +369,7 @@ class App(Streams):
         idle: Span | None = None,
         late: Stream[Any] | None = None,
         combine: Callable[[Any, Any], Any] | None = None,
-        close: Callable[[Window], Any] | None = None,
+        close: Callable[[ClosedWindow], Any] | None = None,
         **options: Unpack[WindowSettings],
     ) -> Callable[[Handler], Handler]:
         """Fold a stream's events into windows by event time and key; publish each when it closes.
@@ -379,8 +379,8 @@ class App(Streams):
 
         Args:
             stream: What is read, partition by partition, in order.
-            by: `Tumbling(size)`, `Hopping(size, step)` or `Session(gap)`.
-            output: Takes a `Window` (`key`, `start`, `end`, `value`) for each that closes, under
+            by: `TumblingWindow(size)`, `HoppingWindow(size, step)` or `SessionWindow(gap)`.
+            output: Takes a `ClosedWindow` (`key`, `start`, `end`, `value`) for each that closes, under
                 its key, with its end as the event's time.
             lateness: The time by which events may come out of order.
             idle: The time without an event of a partition after which its open windows close; None
@@ -388,7 +388,7 @@ class App(Streams):
                 deployed does not count.
             late: Takes the events whose windows have closed; None drops them.
             combine: Makes one of what two sessions hold, where an event joins them.
-            close: Makes the published value of a `Window`; None publishes nothing.
+            close: Makes the published value of a `ClosedWindow`; None publishes nothing.
             **options: As for `function`.
 
         Raises:

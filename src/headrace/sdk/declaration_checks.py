@@ -12,13 +12,13 @@ from headrace.model.triggers.base import CallTrigger, StreamTrigger, Trigger, li
 from headrace.model.triggers.files import Watch
 from headrace.model.triggers.lag import Lag
 from headrace.model.triggers.schedules import Schedule
-from headrace.model.triggers.tables import Table
+from headrace.model.triggers.tables import SqlTable
 from headrace.sdk.handler_signature import HandlerSignature
 from headrace.sdk.source_location import near
 from headrace.sdk.stream import Stream
 
 TRIGGERS: Final[tuple[type[Any], ...]] = get_args(Trigger)
-JSON_SOURCES: Final[tuple[type[Any], ...]] = (*get_args(Schedule), *get_args(Watch), Table)
+JSON_SOURCES: Final[tuple[type[Any], ...]] = (*get_args(Schedule), *get_args(Watch), SqlTable)
 
 
 class Declared:

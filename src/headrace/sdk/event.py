@@ -22,12 +22,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
-class Undecodable(Exception):
+class Undecodable(HeadraceError):
     """An event's bytes are not a value of its stream's type: a failure of that one event.
 
     Attributes:
         event: The event whose `value` was asked for.
     """
+
+    code: ClassVar[str] = "undecodable"
 
     def __init__(self, message: str, event: Event[Any]) -> None:
         super().__init__(message)

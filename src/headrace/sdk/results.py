@@ -69,5 +69,7 @@ class Failures:
         return f"Failures({list(self.events)!r}, {self.reason!r})"
 
 
-class Permanent(Exception):
+class Permanent(HeadraceError):
     """Raised by a handler to say that trying the event again is useless."""
+
+    code: ClassVar[str] = "permanent"

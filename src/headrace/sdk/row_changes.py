@@ -63,7 +63,7 @@ def change_readers(
     if not spec.change_streams:
         raise Misuse(
             f"{where}: `changes=` needs records that hold them; list a stream, or a foreign source "
-            "such as `KafkaTopic(...)` (a `Table` needs no `changes=`)"
+            "such as `KafkaTopic(...)` (a `SqlTable` needs no `changes=`)"
         )
     reader = ChangeReader(coder_of("json", shape.value, where).decode)
     return dict.fromkeys(spec.change_streams, reader)

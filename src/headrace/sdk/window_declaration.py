@@ -23,14 +23,14 @@ from headrace.sdk.windows import (
     MAX_SPAN_S,
     MIN_IDLE_S,
     Folding,
-    Hopping,
-    Session,
-    Tumbling,
-    Window,
+    HoppingWindow,
+    SessionWindow,
+    TumblingWindow,
+    ClosedWindow,
     Windows,
 )
 
-_decode_end = msgspec.msgpack.Decoder(Window | list[Any]).decode
+_decode_end = msgspec.msgpack.Decoder(ClosedWindow | list[Any]).decode
 """A window that has closed, or the request to close some."""
 
 
@@ -57,7 +57,7 @@ def declare_window(
     idle: Span | None,
     late: Stream[Any] | None,
     combine: Callable[[Any, Any], Any] | None,
-    close: Callable[[Window], Any] | None,
+    close: Callable[[ClosedWindow], Any] | None,
     options: Mapping[str, Any],
     place: str,
 ) -> None:
@@ -75,9 +75,9 @@ def declare_window(
     full = f"{app.name}.{options.get('name') or fold.__name__}"
     where = f"`{full}` ({of_code(code)})"
     given: Any = by
-    if not isinstance(given, Tumbling | Hopping | Session):
-        raise Misuse(f'{where}: `{given!r}` is not a window; write `Tumbling("1m")`')
-    if isinstance(by, Session) and combine is None:
+    if not isinstance(given, TumblingWindow | HoppingWindow | SessionWindow):
+        raise Misuse(f'{where}: `{given!r}` is not a window; write `TumblingWindow("1m")`')
+    if isinstance(by, SessionWindow) and combine is None:
         raise Misuse(f"{where}: an event may join two sessions; say how with `combine=`")
     if not isinstance(output, Stream):
         raise Misuse(f"{where}: `output={output!r}` is not a stream; windows are published there")
@@ -103,7 +103,7 @@ def declare_window(
     named = {**options, "name": options.get("name") or fold.__name__, "mode": "ordered"}
     app.function(stream, output=output, **named)(handler)
     declared = app.functions[full]
-    size = None if isinstance(by, Session) else by.size
+    size = None if isinstance(by, SessionWindow) else by.size
     late_name = "" if late is None else late.name
     ends = Ends(max(stream.spec.partitions, 1), silence, size, late_name)
     closed = _closed(app.name, full, len(declared.spec.triggers), ends, place)
@@ -130,10 +130,10 @@ def declare_window(
     )
 
 
-def _closed(app: str, function: str, at: int, ends: Ends, place: str) -> Stream[Window]:
+def _closed(app: str, function: str, at: int, ends: Ends, place: str) -> Stream[ClosedWindow]:
     """Stream on which a window function puts closed windows, to publish each by itself."""
     reads = listener(function, at, ends)
     assert reads is not None  # noqa: S101 - it has a stream of its own
     settings = own_settings(ends)
     spec = StreamSpec(name=reads.streams[0], owner=app, private=True, **settings)
-    return Stream(spec, Coder(spec.codec, Window), app=app, external=False, place=place)
+    return Stream(spec, Coder(spec.codec, ClosedWindow), app=app, external=False, place=place)

@@ -43,7 +43,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FOREVER: Final = 1 << 62
 
 
-class Tumbling(msgspec.Struct, frozen=True):
+class TumblingWindow(msgspec.Struct, frozen=True):
     """Windows of one size, side by side, from the epoch on; each event is in one.
 
     Attributes:
@@ -61,7 +61,7 @@ class Tumbling(msgspec.Struct, frozen=True):
         keep_seconds(self, "size", low=0.001, high=MAX_SPAN_S)
 
 
-class Hopping(msgspec.Struct, frozen=True):
+class HoppingWindow(msgspec.Struct, frozen=True):
     """Windows of one size that begin every `step`; an event is in several.
 
     Attributes:
@@ -83,12 +83,12 @@ class Hopping(msgspec.Struct, frozen=True):
         size, step = self.size, self.step
         if not step <= size <= step * MAX_PER_EVENT:
             raise Misuse(
-                f"`Hopping({size:g}, {step:g})`: `step` is at most `size`, and `size` at most "
+                f"`HoppingWindow({size:g}, {step:g})`: `step` is at most `size`, and `size` at most "
                 f"{MAX_PER_EVENT:,} times `step`"
             )
 
 
-class Session(msgspec.Struct, frozen=True):
+class SessionWindow(msgspec.Struct, frozen=True):
     """Events of a key that follow each other within less than `gap`.
 
     Attributes:
@@ -106,10 +106,10 @@ class Session(msgspec.Struct, frozen=True):
         keep_seconds(self, "gap", low=0.001, high=MAX_SPAN_S)
 
 
-Windows = Tumbling | Hopping | Session
+Windows = TumblingWindow | HoppingWindow | SessionWindow
 
 
-class Window(msgspec.Struct, frozen=True):
+class ClosedWindow(msgspec.Struct, frozen=True):
     """A window that has closed.
 
     Attributes:
@@ -141,16 +141,16 @@ class Opened(msgspec.Struct, array_like=True):
 def spans_at(by: Windows, time: int) -> list[tuple[int, int]]:
     """The windows that an event of `time` is in, earliest first; of a session, its own share."""
     match by:
-        case Tumbling(size=size):
+        case TumblingWindow(size=size):
             length = _micros(size)
             start = time - time % length
             return [(start, start + length)]
-        case Hopping(size=size, step=step):
+        case HoppingWindow(size=size, step=step):
             length, hop = _micros(size), _micros(step)
             last = time - time % hop
             count = (length - (time - last) - 1) // hop
             return [(last - n * hop, last - n * hop + length) for n in range(count, -1, -1)]
-        case Session(gap=gap):
+        case SessionWindow(gap=gap):
             return [(time, time + _micros(gap))]
 
 
@@ -174,8 +174,8 @@ class Folding:
         lateness: float,
         output: Stream[Any],
         late: Stream[Any] | None,
-        close: Callable[[Window], Any] | None,
-        closed: Stream[Window],
+        close: Callable[[ClosedWindow], Any] | None,
+        closed: Stream[ClosedWindow],
     ) -> None:
         self._name = name
         self._by = by
@@ -188,11 +188,11 @@ class Folding:
         self._close = close
         self._closed = closed
         match by:
-            case Tumbling(size=size):
+            case TumblingWindow(size=size):
                 self._width = _micros(size)
-            case Hopping(step=step):
+            case HoppingWindow(step=step):
                 self._width = _micros(step)
-            case Session(gap=gap):
+            case SessionWindow(gap=gap):
                 self._width = max(1, _micros(gap) // 16)
 
     def take(self, event: Event[Any], context: Context) -> None:
@@ -203,7 +203,7 @@ class Folding:
         a request on that stream asks.
         """
         if event.stream == self._closed.name:
-            if isinstance(event.value, Window):
+            if isinstance(event.value, ClosedWindow):
                 self._tell(event.value, context)
             else:
                 self._close_now(request_of(event.value), context)
@@ -255,7 +255,7 @@ class Folding:
         return True
 
     def _touches(self, window: tuple[int, int, Any], start: int, end: int) -> bool:
-        if isinstance(self._by, Session):
+        if isinstance(self._by, SessionWindow):
             return window[0] < end and start < window[1]
         return window[0] == start
 
@@ -355,7 +355,7 @@ class Folding:
             context.state.put(row, Opened(opened.key, left, closed))
         # A row that only says how far its key is closed goes when the watermark has come so far.
         again = [closed] if closed is not None else []
-        if isinstance(self._by, Session):
+        if isinstance(self._by, SessionWindow):
             again += [window[1] for window in left if window[0] < end < window[1]]
         return again
 
@@ -368,10 +368,10 @@ class Folding:
     ) -> None:
         """Put the windows, the earliest first, where they are told from."""
         for start, end, value in sorted(windows, key=_end):
-            window = Window(opened.key, _moment(start), _moment(end), value)
+            window = ClosedWindow(opened.key, _moment(start), _moment(end), value)
             context.publish(self._closed, window, key=opened.key, headers=headers, time=window.end)
 
-    def _tell(self, closed: Window, context: Context) -> None:
+    def _tell(self, closed: ClosedWindow, context: Context) -> None:
         """Publish what is to be told of a window."""
         window = msgspec.structs.replace(closed, value=self._opened(closed.value))
         told = window if self._close is None else self._close(window)

@@ -18,7 +18,7 @@ from headrace.model.triggers.files import Custom, Ends, Files, Missing, Objects,
 from headrace.model.triggers.foreign import ForeignTrigger
 from headrace.model.triggers.http import Http, Webhook
 from headrace.model.triggers.schedules import At, Cron, Every
-from headrace.model.triggers.tables import Table
+from headrace.model.triggers.tables import SqlTable
 from headrace.sources.base import Source, SourceAppender
 from headrace.sources.schedules.schedule_queue import ScheduleQueue
 from headrace.storage.log.base import Broker
@@ -66,13 +66,13 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: SourceContext)
             from headrace.sources.files.source import FilesSource
 
             return FilesSource(trigger, around.clock)
-        case Table(scheme="sqlite"):
+        case SqlTable(scheme="sqlite"):
             from headrace.sources.tables.sqlite import OutboxSource
 
             return OutboxSource(trigger, around.clock, threads=around.outside)
-        case Table() if around.outside:
+        case SqlTable() if around.outside:
             return _replication(trigger, around)
-        case Table():
+        case SqlTable():
             from headrace.sources.foreign.open import Unheard
 
             return Unheard()
@@ -95,7 +95,7 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: SourceContext)
             raise Misuse(f"`{function.name}`: no source serves a `{kind}` trigger on this node")
 
 
-def _replication(trigger: Table, around: SourceContext) -> Source:
+def _replication(trigger: SqlTable, around: SourceContext) -> Source:
     try:
         from headrace.sources.tables.postgres import ReplicationSource
     except ImportError as error:

@@ -39,7 +39,8 @@ OTHERS_S = 3.0
 APP = '''
 """A webhook, and a stream of somebody else."""
 
-from headrace import App, Event, GitHub, Webhook
+from headrace import App, Event, Webhook
+from headrace.webhooks import GitHub
 
 app = App("hooks", owner="campaign")
 orders = app.stream("orders")

@@ -44,9 +44,20 @@ import time
 from collections import Counter
 
 from headrace import (
-    App, Concurrency, Context, Debounce, Event, Every, Http, ParkKey, Retry, Rule, Table, Throttle,
-    Tumbling, Window,
+    App,
+    Concurrency,
+    Context,
+    Debounce,
+    Event,
+    Every,
+    Http,
+    ParkKey,
+    Retry,
+    Throttle,
 )
+from headrace.bus import Rule
+from headrace.sources import SqlTable
+from headrace.windows import ClosedWindow, TumblingWindow
 
 app = App("works", owner="campaign")
 news = app.bus("news", partitions={PLACES})
@@ -63,7 +74,7 @@ made = app.stream("made", partitions=2)
 orders = app.stream("orders")
 
 
-@app.function(Table("sqlite:///{{folder}}/shop.db", "items", poll=0.1), output=changes)
+@app.function(SqlTable("sqlite:///{{folder}}/shop.db", "items", poll=0.1), output=changes)
 def note(event: Event[dict]):
     """Every row of the shop, once."""
     return {{"n": event.value["after"]["n"]}}
@@ -138,7 +149,7 @@ def even(event: Event[dict]):
 closing = Counter()
 
 
-def told(window: Window) -> Window:
+def told(window: ClosedWindow) -> ClosedWindow:
     """Some windows cannot be told twice in each process, and some until they are cured."""
     second = int(window.start.timestamp())
     closing[window.key, second] += 1
@@ -150,7 +161,7 @@ def told(window: Window) -> Window:
 
 
 @app.window(
-    news, Tumbling({WINDOW_S}), output=sums, close=told, on_failure=ParkKey(), breaker=None,
+    news, TumblingWindow({WINDOW_S}), output=sums, close=told, on_failure=ParkKey(), breaker=None,
     retry=Retry(attempts=5, base=0.01, cap=0.02),
 )
 def numbers(held: list[int] | None, event: Event[dict]) -> list[int]:

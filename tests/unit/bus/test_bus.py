@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from headrace import App, Context, HttpTarget, Misuse, Rule, Unavailable
+from headrace import App, Context
+from headrace.bus import HttpTarget, Rule
+from headrace.errors import Misuse, Unavailable
 from headrace.bus.transform import transform_of
 from headrace.model.event import Event
 from headrace.sdk.event import Event as Given

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from headrace import App, Misuse, Rule, Unknown
+from headrace import App
+from headrace.bus import Rule
+from headrace.errors import Misuse, Unknown
 from headrace.sdk.event import Event
 from headrace.testing import World
 

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 from openapi_spec_validator import validate
 
-from headrace import App, Context, Event, Http, Misuse, Problem, Reply, Request, Unavailable
+from headrace import App, Context, Event, Http, Reply, Request
+from headrace.errors import Misuse, Problem, Unavailable
 from headrace.http.pipeline.answer_types import DeclaredAnswer
 from headrace.testing import World
 from headrace.topology.openapi import document

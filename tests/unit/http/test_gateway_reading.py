@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace import App, Event, GitHub, Http, Webhook
+from headrace import App, Event, Http, Webhook
+from headrace.webhooks import GitHub
 from headrace.http.admission import Admission
 from headrace.http.pipeline.payload_binding import (
     carried,

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from headrace import App, Event, Table
+from headrace import App, Event
+from headrace.sources import SqlTable
 from headrace.environment.supervised_task import TaskFailure
 from headrace.http.dependencies import Health
 from headrace.runtime.instance_views import FailedStart
@@ -27,7 +28,7 @@ jobs = shop.queue("jobs", private=True)
 def refuse(event: Event[Any]) -> None: ...
 
 
-@shop.function(Table("sqlite:shop.db", "cards"))
+@shop.function(SqlTable("sqlite:shop.db", "cards"))
 def watch(event: Event[Any]) -> None: ...
 
 

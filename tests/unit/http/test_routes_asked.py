@@ -8,7 +8,8 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from headrace import App, Event, Http, Misuse
+from headrace import App, Event, Http
+from headrace.errors import Misuse
 from headrace.testing import World
 
 app = App("shop")

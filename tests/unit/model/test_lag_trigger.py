@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace import Lag
+from headrace.sources import Lag
 from headrace.model.errors import Misuse
 
 STEPS = {0: 0, 1_000: 1, 10_000: 4}

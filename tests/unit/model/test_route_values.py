@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace import App, Event, Http, Misuse, PerClient, Request, Webhook
+from headrace import App, Event, Http, PerClient, Request, Webhook
+from headrace.errors import Misuse
 from headrace.http.server.route_resolver import route_table
 from headrace.model.errors import Invalid
 from headrace.model.route import RESERVED, fits, rank, segments_of, value_of

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from headrace import App, Batch, Context, Event, Every, Http, Lag, Rule
+from headrace import App, Batch, Context, Event, Every, Http
+from headrace.bus import Rule
+from headrace.sources import Lag
 from headrace.environment.tasks import Tasks
 from headrace.http.admission import Admission
 from headrace.http.context import ApiContext

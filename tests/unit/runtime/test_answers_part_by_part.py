@@ -9,7 +9,8 @@ import pytest
 from tests.unit.runtime.hosting import Host
 from tests.unit.runtime.test_executor import drive
 
-from headrace import App, Context, Event, Failures, Http, Misuse, Output, Reply
+from headrace import App, Context, Event, Failures, Http, Output, Reply
+from headrace.errors import Misuse
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Returned

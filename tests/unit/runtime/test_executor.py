@@ -14,19 +14,9 @@ import msgspec
 import pytest
 from tests.unit.runtime.hosting import Host
 
-from headrace import (
-    App,
-    Batch,
-    Context,
-    Debezium,
-    Event,
-    Failures,
-    Misuse,
-    Output,
-    Permanent,
-    Reply,
-    Unknown,
-)
+from headrace import App, Batch, Context, Event, Failures, Output, Permanent, Reply
+from headrace.errors import Misuse, Unknown
+from headrace.sources import Debezium
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import BEHIND, Returned

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 from tests.unit.runtime.hosting import Host
 
-from headrace import App, Batch, Context, Event, Invalid, Misuse, Refused, TooLarge, Unknown
+from headrace import App, Batch, Context, Event
+from headrace.errors import Invalid, Misuse, Refused, TooLarge, Unknown
 from headrace.model.codec import decode_state, encode_state
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation

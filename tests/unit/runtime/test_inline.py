@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from headrace import App, Context, Event, Misuse, Unavailable, Unknown
+from headrace import App, Context, Event
+from headrace.errors import Misuse, Unavailable, Unknown
 from headrace.model.codec import encode_state
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation

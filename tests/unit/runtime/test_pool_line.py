@@ -9,7 +9,8 @@ from typing import cast
 
 import pytest
 
-from headrace import App, Event, Overloaded, Scaling, Unavailable
+from headrace import App, Event, Scaling
+from headrace.errors import Overloaded, Unavailable
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.runtime.base import Run, Waiter, invoke

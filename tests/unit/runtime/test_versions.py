@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from headrace import App, Event, Files, Table
+from headrace import App, Event, Files
+from headrace.sources import SqlTable
 from headrace.model.errors import Misuse
 from headrace.runtime.child import code_version
 from headrace.runtime.child.code_version import CodeVersion, is_part, version_of, watched_by
@@ -112,7 +113,7 @@ def test_what_the_apps_own_triggers_watch_does_not_count(folder: Path) -> None:
 
     @app.function(
         Files(str(folder / "inbox")),
-        Table(f"sqlite:///{folder}/orders.dat", table="orders", key="id"),
+        SqlTable(f"sqlite:///{folder}/orders.dat", table="orders", key="id"),
     )
     def take(event: Event[Any]) -> None: ...
 

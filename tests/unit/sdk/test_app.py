@@ -17,7 +17,6 @@ from headrace import (
     DeadLetter,
     Debounce,
     Event,
-    Misuse,
     ParkKey,
     Resources,
     Retry,
@@ -25,6 +24,7 @@ from headrace import (
     Singleton,
     Throttle,
 )
+from headrace.errors import Misuse
 from headrace.model.function import AppSpec
 from headrace.model.triggers.base import CallTrigger, StreamTrigger
 

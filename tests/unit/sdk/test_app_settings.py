@@ -9,7 +9,8 @@ from typing import Any, Literal, assert_type
 
 import pytest
 
-from headrace import App, Misuse
+from headrace import App
+from headrace.errors import Misuse
 from headrace.model.durations import seconds_in
 from headrace.model.settings import Provision, SettingValue
 from headrace.sdk.provided_values import provided_by

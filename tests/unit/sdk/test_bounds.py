@@ -9,7 +9,9 @@ import pydantic
 import pytest
 from msgspec import Meta
 
-from headrace import App, Batch, Context, DeadLetter, Event, Http, Misuse, Retry, Tumbling
+from headrace import App, Batch, Context, DeadLetter, Event, Http, Retry
+from headrace.errors import Misuse
+from headrace.windows import TumblingWindow
 from headrace.sdk.stream import Stream
 from headrace.testing import World
 
@@ -91,7 +93,7 @@ def test_of_a_window() -> None:
     app = App("a")
     source, closed = app.stream("s"), app.stream("closed")
 
-    @app.window(source, Tumbling("10s"), output=closed, **ONCE)
+    @app.window(source, TumblingWindow("10s"), output=closed, **ONCE)
     def total(so_far: int | None, event: Event[Ten]) -> int:
         return (so_far or 0) + event.value
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from headrace import App, Batch, Context, Event, Files, Lag, Missing, Misuse, Silence
+from headrace import App, Batch, Context, Event, Files
+from headrace.errors import Misuse
+from headrace.sources import Lag, Missing, Silence
 
 
 def test_triggers_take_streams_as_well_as_names() -> None:

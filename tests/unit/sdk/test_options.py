@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from headrace import App, Breaker, Event, Misuse, Stream, Tumbling
+from headrace import App, Breaker, Event, Stream
+from headrace.errors import Misuse
+from headrace.windows import TumblingWindow
 from headrace.model.function import AppSpec
 from headrace.runtime.spec_checks import check_claims
 
@@ -35,8 +37,8 @@ def test_wrong_options_of_a_window_are_seen_by_a_type_checker_and_refused() -> N
     app = App("a")
     source, sums = app.stream("s"), app.stream("sums")
     for refused in (
-        app.window(source, Tumbling("1m"), output=sums, name="w", batch_size=0),
-        app.window(source, Tumbling("1m"), output=sums, name="w", bisect="no"),  # type: ignore[arg-type]
+        app.window(source, TumblingWindow("1m"), output=sums, name="w", batch_size=0),
+        app.window(source, TumblingWindow("1m"), output=sums, name="w", bisect="no"),  # type: ignore[arg-type]
     ):
         with pytest.raises(Misuse, match=r"`batch_size=0` is out of range|use True or False"):
             refused(lambda so_far, event: 1)

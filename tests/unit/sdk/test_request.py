@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from headrace import App, Http, Misuse, Reply, Request
+from headrace import App, Http, Reply, Request
+from headrace.errors import Misuse
 from headrace.model.errors import Corrupt, Invalid
 from headrace.model.reply import WireReply, open_reply
 from headrace.testing import event

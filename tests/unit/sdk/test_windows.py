@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace import App, Context, Event, Hopping, Misuse, Session, Tumbling, Unavailable, Window
+from headrace import App, Context, Event
+from headrace.errors import Misuse, Unavailable
+from headrace.windows import ClosedWindow, HoppingWindow, SessionWindow, TumblingWindow
 from headrace.sdk.windows import Windows, spans_at
 from headrace.testing import World
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-KINDS: tuple[Windows, ...] = (Tumbling(10), Hopping(10, 4), Session(5))
+KINDS: tuple[Windows, ...] = (TumblingWindow(10), HoppingWindow(10, 4), SessionWindow(5))
 S = 1_000_000
 
 
@@ -77,7 +79,7 @@ def naive(
     groups: dict[tuple[str, float, float], list[int]] = {}
     for number, (key, second) in enumerate(events):
         spans = [(s / S, e / S) for s, e in spans_at(by, round(second * S))]
-        if isinstance(by, Session):
+        if isinstance(by, SessionWindow):
             start, end = spans[0]
             joined = [
                 w for w in groups if w[0] == key and w[1] < end and start < w[2] and w[2] > mark
@@ -132,11 +134,11 @@ def test_the_order_of_what_is_told_is_the_same_in_any_batching() -> None:
 @pytest.mark.parametrize(
     ("by", "second", "expected"),
     [
-        (Tumbling(10), 10.0, [(10, 20)]),
-        (Tumbling(10), 9.999999, [(0, 10)]),
-        (Hopping(10, 4), 10.0, [(4, 14), (8, 18)]),
-        (Hopping(10, 5), 10.0, [(5, 15), (10, 20)]),
-        (Session(5), 1.0, [(1, 6)]),
+        (TumblingWindow(10), 10.0, [(10, 20)]),
+        (TumblingWindow(10), 9.999999, [(0, 10)]),
+        (HoppingWindow(10, 4), 10.0, [(4, 14), (8, 18)]),
+        (HoppingWindow(10, 5), 10.0, [(5, 15), (10, 20)]),
+        (SessionWindow(5), 1.0, [(1, 6)]),
     ],
 )
 def test_an_event_is_in_the_windows_that_hold_its_time(
@@ -152,7 +154,7 @@ def test_what_is_told_may_be_shaped_and_what_is_held_has_its_type() -> None:
     app = App("sum")
     seen, totals = app.stream("seen"), app.stream("totals")
 
-    def shaped(window: Window) -> dict[str, Any] | None:
+    def shaped(window: ClosedWindow) -> dict[str, Any] | None:
         return None if window.key == "quiet" else {"of": window.key, "total": window.value.total}
 
     # The annotation is given as a type, since it is local here.
@@ -160,7 +162,7 @@ def test_what_is_told_may_be_shaped_and_what_is_held_has_its_type() -> None:
         return Sum((held.total if held else 0) + event.value)
 
     add.__annotations__["return"] = Sum
-    app.window(seen, Tumbling("1m"), output=totals, close=shaped)(add)
+    app.window(seen, TumblingWindow("1m"), output=totals, close=shaped)(add)
     with World(app) as world:
         for second, key in ((0, "a"), (1, "quiet"), (2, "a"), (61, "a")):
             world.publish("seen", 2, key=key, time=START + timedelta(seconds=second))
@@ -169,7 +171,7 @@ def test_what_is_told_may_be_shaped_and_what_is_held_has_its_type() -> None:
 
 
 def test_a_late_event_keeps_its_key_its_headers_and_its_time() -> None:
-    with World(counting(Tumbling(10), 0.0)) as world:
+    with World(counting(TumblingWindow(10), 0.0)) as world:
         world.publish("seen", 1, key="a", time=START + timedelta(seconds=30))
         world.publish("seen", 2, key="b", time=START, headers={"trace": "7"})
         world.run_until_idle()
@@ -179,7 +181,7 @@ def test_a_late_event_keeps_its_key_its_headers_and_its_time() -> None:
 
 
 def test_a_key_of_any_length_has_its_windows() -> None:
-    app = counting(Tumbling(10), 0.0)
+    app = counting(TumblingWindow(10), 0.0)
     told, _ = ran(app, [("k" * 900, 1.0), ("", 2.0), ("/", 3.0), ("", 30.0)])
     assert {key for key, *_ in told} == {"k" * 900, "", "/"}
 
@@ -188,13 +190,13 @@ def test_a_key_of_any_length_has_its_windows() -> None:
     ("by", "more", "says"),
     [
         (60, {}, "is not a window"),
-        (Session(5), {}, "combine="),
-        (Tumbling(5), {"output": None}, "not a stream"),
-        (Tumbling(5), {"mode": "keyed"}, "leave out `mode=`"),
-        (Tumbling(5), {"lateness": -1}, "lateness"),
-        (Tumbling(5), {"idle": 0}, "`idle` is 0 s"),
-        (Tumbling(5), {"idle": "soon"}, "`idle` is 'soon'"),
-        (Tumbling(5), {"idle": "400d"}, "`idle` is 3.456e"),
+        (SessionWindow(5), {}, "combine="),
+        (TumblingWindow(5), {"output": None}, "not a stream"),
+        (TumblingWindow(5), {"mode": "keyed"}, "leave out `mode=`"),
+        (TumblingWindow(5), {"lateness": -1}, "lateness"),
+        (TumblingWindow(5), {"idle": 0}, "`idle` is 0 s"),
+        (TumblingWindow(5), {"idle": "soon"}, "`idle` is 'soon'"),
+        (TumblingWindow(5), {"idle": "400d"}, "`idle` is 3.456e"),
     ],
 )
 def test_a_window_that_cannot_work_is_refused(by: Any, more: dict[str, Any], says: str) -> None:
@@ -209,7 +211,7 @@ def test_a_window_that_cannot_work_is_refused(by: Any, more: dict[str, Any], say
 
 
 @pytest.mark.parametrize(
-    "wrong", [lambda: Hopping(5, 6), lambda: Hopping("1d", 1), lambda: Tumbling(0)]
+    "wrong", [lambda: HoppingWindow(5, 6), lambda: HoppingWindow("1d", 1), lambda: TumblingWindow(0)]
 )
 def test_a_span_that_cannot_work_is_refused(wrong: Any) -> None:
     with pytest.raises(Misuse):
@@ -220,7 +222,7 @@ def test_what_windows_keep_is_not_among_the_authors_state() -> None:
     app = App("a")
     stream, out, asked, told = app.stream("s"), app.stream("o"), app.stream("u"), app.stream("t")
 
-    @app.window(stream, Tumbling(10), output=out)
+    @app.window(stream, TumblingWindow(10), output=out)
     def total(so_far: int | None, event: Event[Any]) -> int:
         return (so_far or 0) + 1
 

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 import headrace.testing
-from headrace import App, Batch, Context, Event, Misuse, Refused, Undecodable, Unknown
+from headrace import App, Batch, Context, Event
+from headrace.errors import Misuse, Refused, Undecodable, Unknown
 from headrace.testing import Published
 
 

@@ -11,19 +11,9 @@ from typing import Any
 
 import pytest
 
-from headrace import (
-    App,
-    Bearer,
-    Context,
-    Event,
-    Http,
-    PerClient,
-    Reply,
-    Request,
-    StandardWebhooks,
-    Unavailable,
-    Webhook,
-)
+from headrace import App, Bearer, Context, Event, Http, PerClient, Reply, Request, Webhook
+from headrace.errors import Unavailable
+from headrace.webhooks import StandardWebhooks
 from headrace.environment.failpoints import LABELS
 from headrace.model.errors import Invalid, Misuse
 from headrace.testing import World

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from headrace import App, Context, HttpTarget, Misuse, Refused, Retry, Rule, Secret
+from headrace import App, Context, Retry
+from headrace.bus import HttpTarget, Rule
+from headrace.errors import Misuse, Refused
+from headrace.webhooks import Secret
 from headrace.testing import World, context
 
 KEY = "sk_test_1234"

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from headrace import GitHub, Hmac, Slack, StandardWebhooks, Stripe, Webhook
+from headrace import Webhook
+from headrace.webhooks import GitHub, Hmac, Slack, StandardWebhooks, Stripe
 from headrace.model.errors import Misuse
 from headrace.model.webhook_signature import Signature
 from headrace.security.webhook_signatures import Forged, verify

@@ -9,18 +9,8 @@ from typing import Any
 
 import pytest
 
-from headrace import (
-    App,
-    Batch,
-    Context,
-    Event,
-    Failures,
-    Misuse,
-    ParkKey,
-    ParkPartition,
-    Retry,
-    Unavailable,
-)
+from headrace import App, Batch, Context, Event, Failures, ParkKey, ParkPartition, Retry
+from headrace.errors import Misuse, Unavailable
 from headrace.testing import World
 from headrace.testing.virtual_time import Livelock
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace import App, Event, Hopping, Session, Tumbling
+from headrace import App, Event
+from headrace.windows import HoppingWindow, SessionWindow, TumblingWindow
 from headrace.model.flow_control import Concurrency, Debounce, Singleton, Throttle
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import Breaker, ParkKey, Retry, Scaling
@@ -338,12 +339,12 @@ def test_what_holds_runs_back_stands_in_the_map() -> None:
 @pytest.mark.parametrize(
     ("by", "idle", "is_late_kept", "warns"),
     [
-        (Tumbling("1h"), "4s", False, True),
-        (Hopping("1h", "5m"), "10m", False, True),
-        (Tumbling("1h"), "4s", True, False),
-        (Tumbling("1h"), "1h", False, False),
-        (Tumbling("1h"), None, False, False),
-        (Session("1h"), "4s", False, False),
+        (TumblingWindow("1h"), "4s", False, True),
+        (HoppingWindow("1h", "5m"), "10m", False, True),
+        (TumblingWindow("1h"), "4s", True, False),
+        (TumblingWindow("1h"), "1h", False, False),
+        (TumblingWindow("1h"), None, False, False),
+        (SessionWindow("1h"), "4s", False, False),
     ],
 )
 def test_windows_that_a_short_pause_closes_warn_where_later_events_are_dropped(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace import App, Debezium, HttpTarget, KafkaTopic, Rule
+from headrace import App
+from headrace.bus import HttpTarget, Rule
+from headrace.sources import Debezium, KafkaTopic
 from headrace.topology.graph import graph_of
 from headrace.topology.map import map_rows
 

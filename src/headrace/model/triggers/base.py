@@ -13,7 +13,7 @@ from headrace.model.triggers.foreign import ForeignTrigger
 from headrace.model.triggers.http import Http, Webhook
 from headrace.model.triggers.lag import Lag
 from headrace.model.triggers.schedules import At, Cron, Every
-from headrace.model.triggers.tables import Table
+from headrace.model.triggers.tables import SqlTable
 
 MergeMode = Literal["none", "time"]
 
@@ -69,7 +69,7 @@ Trigger = (
     | Files
     | Objects
     | Sftp
-    | Table
+    | SqlTable
     | Silence
     | Missing
     | Lag

@@ -1,4 +1,4 @@
-"""The trigger that watches a table of the author's own database, row by row: `Table`.
+"""The trigger that watches a table of the author's own database, row by row: `SqlTable`.
 
 It is a value; what serves it stands in `triggers/tables`. Bad settings are refused when written.
 """
@@ -23,7 +23,7 @@ SLOT_LENGTH: Final = 63
 _SLOT: Final = re.compile(r"[a-z0-9_]{1,63}")
 
 
-class Table(msgspec.Struct, frozen=True, tag="table"):
+class SqlTable(msgspec.Struct, frozen=True, tag="table"):
     """Rows of a table are inserted, updated or deleted. One event for each change, in order per row.
 
     Attributes:
@@ -53,8 +53,8 @@ class Table(msgspec.Struct, frozen=True, tag="table"):
         """
         table: Any = self.table
         if not isinstance(table, str) or not table or "\x00" in table:
-            raise Misuse(f'`Table(...)`: `table={table!r}` is not a table; write `"orders"`')
-        what = f"Table(..., {table!r})"
+            raise Misuse(f'`SqlTable(...)`: `table={table!r}` is not a table; write `"orders"`')
+        what = f"SqlTable(..., {table!r})"
         url: Any = self.url
         parts = urlsplit(url) if isinstance(url, str) else None
         if parts is None or parts.scheme not in {"sqlite", "postgresql"} or len(parts.path) < 2:

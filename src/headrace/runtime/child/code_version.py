@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, TypeAlias
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.triggers.files import Files
-from headrace.model.triggers.tables import Table
+from headrace.model.triggers.tables import SqlTable
 from headrace.runtime.child.source_loader import SKIPPED
 
 MAX_SOURCES: Final = 2_000
@@ -98,7 +98,7 @@ def watched_by(functions: Iterable[FunctionSpec]) -> frozenset[Path]:
     """Folders and files that functions watch, so that they change while those run."""
     triggers = [each for function in functions for each in function.triggers]
     folders = [each.path for each in triggers if isinstance(each, Files)]
-    tables = [each.path for each in triggers if isinstance(each, Table) and each.scheme == "sqlite"]
+    tables = [each.path for each in triggers if isinstance(each, SqlTable) and each.scheme == "sqlite"]
     return frozenset(Path(each).resolve() for each in (*folders, *tables))
 
 

@@ -23,7 +23,7 @@ from headrace.model.event import Event
 from headrace.model.policy import DeadLetter, ParkKey, Retry
 from headrace.sdk.app import App
 from headrace.sdk.event import Event as Seen
-from headrace.sdk.windows import Tumbling, Window
+from headrace.sdk.windows import TumblingWindow, ClosedWindow
 from headrace.simulation.scenes.base import APP, WINDOW_S, Stage
 from headrace.testing.faults import SimulatedHost
 from headrace.testing.hosts import HostedNode
@@ -146,7 +146,7 @@ class WindowScene:
         output = app.stream(CLOSED, partitions=planned.partitions)
         late = app.stream(LATE, partitions=planned.partitions) if planned.closes_early else None
 
-        def close(window: Window) -> Any:
+        def close(window: ClosedWindow) -> Any:
             start = round(window.start.timestamp()) - EPOCH // SECOND
             name = f"{window.key}/{start}"
             self._tries[name] += 1
@@ -156,7 +156,7 @@ class WindowScene:
 
         @app.window(
             source,
-            Tumbling(1),
+            TumblingWindow(1),
             output=output,
             close=close,
             lateness=planned.lateness,

@@ -1,1 +1,1 @@
-"""What serves `Table`: an outbox in SQLite, logical replication from PostgreSQL."""
+"""What serves `SqlTable`: an outbox in SQLite, logical replication from PostgreSQL."""

@@ -21,7 +21,7 @@ from psycopg import sql
 from headrace.environment.clock import Clock
 from headrace.environment.failpoints import hit
 from headrace.model.errors import Corrupt, Misuse
-from headrace.model.triggers.tables import Table
+from headrace.model.triggers.tables import SqlTable
 from headrace.sources.base import SourceAppender, open_checkpoint
 from headrace.sources.foreign.base import ForeignMessage
 from headrace.sources.foreign.feed import fitted, parts
@@ -65,13 +65,13 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class ReplicationSource:
-    """The source of one `Table` in PostgreSQL.
+    """The source of one `SqlTable` in PostgreSQL.
 
     Args:
         folder: Where the copy is kept until it is told; None where the node has none.
     """
 
-    def __init__(self, trigger: Table, clock: Clock, folder: Path | None) -> None:
+    def __init__(self, trigger: SqlTable, clock: Clock, folder: Path | None) -> None:
         self._trigger = trigger
         self._clock = clock
         self._folder = folder

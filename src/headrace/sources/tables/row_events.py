@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from headrace.model.event import Event
-from headrace.model.triggers.tables import SLOT_LENGTH, Row, RowOp, Table, key_of
+from headrace.model.triggers.tables import SLOT_LENGTH, Row, RowOp, SqlTable, key_of
 
 _PLAIN = re.compile(r"_[a-z0-9]+\.[a-z0-9_]+\.[a-z]+\.[0-9]+")
 """Streams whose name can be told from its words with `_` between them: the first one is the app."""
@@ -73,7 +73,7 @@ def plain(value: Any) -> Any:
             return value
 
 
-def slot_of(trigger: Table, stream: str) -> str:
+def slot_of(trigger: SqlTable, stream: str) -> str:
     """What the database calls this reader: no two streams have one name."""
     if trigger.slot is not None:
         return trigger.slot

@@ -12,7 +12,7 @@ from typing import Final
 from headrace.environment.clock import Clock
 from headrace.model.errors import HeadraceError, Misuse, Unavailable
 from headrace.model.replication_slot import Slot
-from headrace.model.triggers.tables import Table
+from headrace.model.triggers.tables import SqlTable
 from headrace.sources.tables.postgres_connection import (
     Replica,
     about_table,
@@ -32,8 +32,8 @@ QUESTION: Final = (
 """`wal_status` is there since PostgreSQL 13."""
 
 
-async def slot_standing(trigger: Table, stream: str, clock: Clock) -> Slot:
-    """The slot of the `Table` that feeds `stream`; what the database refuses is told, not raised."""
+async def slot_standing(trigger: SqlTable, stream: str, clock: Clock) -> Slot:
+    """The slot of the `SqlTable` that feeds `stream`; what the database refuses is told, not raised."""
     name = slot_of(trigger, stream)
     replica = Replica(trigger.url, clock)
     try:
@@ -53,7 +53,7 @@ async def slot_standing(trigger: Table, stream: str, clock: Clock) -> Slot:
     return Slot(name, active, status, behind, kept, safe, error=trouble)
 
 
-async def _trouble(replica: Replica, trigger: Table, slot: str) -> str:
+async def _trouble(replica: Replica, trigger: SqlTable, slot: str) -> str:
     """Why changes of the table are not streamed, or its owner's own ones fail; empty where all is well."""
     try:
         about = await about_table(replica, trigger.table, trigger.keys)

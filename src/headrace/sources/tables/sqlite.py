@@ -16,7 +16,7 @@ from headrace.environment.clock import Clock
 from headrace.environment.failpoints import hit
 from headrace.environment.wait_until import wait_until
 from headrace.model.errors import Fenced, Misuse, Unavailable
-from headrace.model.triggers.tables import Table
+from headrace.model.triggers.tables import SqlTable
 from headrace.sources.base import SourceAppender, open_checkpoint
 from headrace.sources.foreign.base import ForeignMessage
 from headrace.sources.foreign.feed import fitted, parts
@@ -33,13 +33,13 @@ _decode = msgspec.msgpack.Decoder(OutboxProgress).decode
 
 
 class OutboxSource:
-    """The source of one `Table` in SQLite.
+    """The source of one `SqlTable` in SQLite.
 
     Args:
         threads: Whether the outbox may be made beside the loop, which a large table keeps busy.
     """
 
-    def __init__(self, trigger: Table, clock: Clock, *, threads: bool) -> None:
+    def __init__(self, trigger: SqlTable, clock: Clock, *, threads: bool) -> None:
         self._trigger = trigger
         self._clock = clock
         self._threads = threads

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from headrace import App, Event, Files, Misuse, Objects, Sftp
+from headrace import App, Event, Files
+from headrace.errors import Misuse
+from headrace.sources import Objects, Sftp
 from headrace.environment.failpoints import LABELS
 from headrace.sources.files.source import unsure_of
 from headrace.testing import World

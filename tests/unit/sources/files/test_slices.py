@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace import App, Event, Files, Misuse
+from headrace import App, Event, Files
+from headrace.errors import Misuse
 from headrace.environment.failpoints import LABELS
 from headrace.model.errors import Unavailable
 from headrace.model.triggers.files import SliceBy

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace import App, At, Cron, Event, Every, Misuse
+from headrace import App, At, Cron, Event, Every
+from headrace.errors import Misuse
 from headrace.environment.clock import SystemClock
 from headrace.environment.failpoints import LABELS
 from headrace.model.function import StreamSpec

@@ -10,7 +10,9 @@ import apsw
 import msgspec
 import pytest
 
-from headrace import App, Event, Misuse, Table
+from headrace import App, Event
+from headrace.errors import Misuse
+from headrace.sources import SqlTable
 from headrace.environment.failpoints import LABELS
 from headrace.testing import World
 
@@ -34,7 +36,7 @@ def listening(path: Path, table: str = "orders", **settings: Any) -> App:
     app = App("shop")
     seen = app.stream("seen")
 
-    @app.function(Table(f"sqlite:///{path}", table, **settings), output=seen)
+    @app.function(SqlTable(f"sqlite:///{path}", table, **settings), output=seen)
     def note(event: Event[dict[str, Any]]) -> Any:
         return {"key": event.key, "value": event.value}
 
@@ -398,12 +400,12 @@ def test_a_wrong_setting_is_refused_where_it_is_written(
     settings: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(Misuse, match=says):
-        Table(**({"url": "sqlite:///shop.db", "table": "orders"} | settings))
+        SqlTable(**({"url": "sqlite:///shop.db", "table": "orders"} | settings))
 
 
 def test_a_trigger_survives_being_written_down() -> None:
-    table = Table("sqlite:///shop.db", "orders", "id")
-    again = msgspec.convert(msgspec.to_builtins(table), Table)
+    table = SqlTable("sqlite:///shop.db", "orders", "id")
+    again = msgspec.convert(msgspec.to_builtins(table), SqlTable)
     assert (again.keys, again.path) == (("id",), "shop.db")
 
 
@@ -420,7 +422,7 @@ def test_a_table_that_cannot_be_watched_is_named(
     shop.execute("CREATE TABLE loose (a)")
     from headrace.sources.tables.sqlite_outbox import Outbox
 
-    trigger = Table(f"sqlite:///{path}", table, **settings)
+    trigger = SqlTable(f"sqlite:///{path}", table, **settings)
     outbox = Outbox(trigger.path, table, "mine", trigger.keys)
     with pytest.raises(Misuse, match=says):
         outbox.install(snapshot=True)

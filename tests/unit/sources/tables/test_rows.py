@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace import Table
+from headrace.sources import SqlTable
 from headrace.model.triggers.base import listener
 from headrace.sources.tables.row_events import slot_of
 
-TABLE = Table("sqlite:///shop.db", "orders")
+TABLE = SqlTable("sqlite:///shop.db", "orders")
 NAMES = st.text(st.sampled_from("ab_.-A0"), min_size=1, max_size=5).filter(
     lambda name: name[0] not in "_.-"
 )
