@@ -12,13 +12,13 @@ swift = app.stream("swift")
 plain = app.stream("plain")
 
 
-@app.function(slow, mode="keyed", parallelism=64, batch_size=1, scaling=Scaling(min=64, max=64))
+@app.function(slow, order="key", parallelism=64, batch_size=1, scaling=Scaling(min=64, max=64))
 def wait(event: Event[Any]) -> None:
     """Wait 10 ms, as for an answer from elsewhere."""
     time.sleep(0.01)
 
 
-@app.function(swift, mode="keyed", parallelism=4, batch_size=100, scaling=Scaling(max=2))
+@app.function(swift, order="key", parallelism=4, batch_size=100, scaling=Scaling(max=2))
 def by_key(events: Batch[Any]) -> None:
     """Look at every event, key by key."""
     for event in events:

@@ -44,7 +44,7 @@ def keep(event, context):
     context.publish(kept, event.value, key=event.key)
 
 
-@app.function(orders, mode="keyed", parallelism=2, batch_size={size})
+@app.function(orders, order="key", parallelism=2, batch_size={size})
 def sort(event, context):
     context.publish(sorted_out, event.value, key=event.key)
 """

@@ -30,7 +30,7 @@ def arrived(event: Event, context: Context, system: str) -> None:
     context.state.put(f"count/{system}", count + 1)
 
 
-@app.function(MqttTopic("sensors/+/temperature"), mode="keyed", on_failure=ParkKey())
+@app.function(MqttTopic("sensors/+/temperature"), order="key", on_failure=ParkKey())
 def read_sensor(event: Event[bytes], context: Context) -> None:
     """Take a sensor's reading; its topic is its key, so one sensor's readings stay in order."""
     celsius = float(event.value)

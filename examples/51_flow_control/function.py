@@ -1,6 +1,6 @@
 """A search index that is not rebuilt for every keystroke, and a partner who must not be overrun."""
 
-from headrace import App, Debounce, Event, Rate, Singleton, Throttle
+from headrace import App, Debounce, Event, Sample, Singleton, Throttle
 
 app = App("search", owner="catalogue")
 edits = app.stream("edits")
@@ -23,7 +23,7 @@ def tell(event: Event[dict]) -> dict:
 
 
 @app.function(
-    reports, rate=Rate(1, per=3600), singleton=Singleton("wait"), parallelism=4, output=mailed
+    reports, sample=Sample(1, per=3600), singleton=Singleton("wait"), parallelism=4, output=mailed
 )
 def mail(event: Event[dict]) -> dict:
     """Mail an alarm, one an hour for each machine; the others count as done."""

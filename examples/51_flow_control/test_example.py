@@ -27,4 +27,4 @@ def test_one_alarm_an_hour_is_mailed_for_each_machine() -> None:
             world.advance(60)
         world.run_until_idle()
         assert sorted(value["minute"] for value in world.values("mailed")) == [0, 0, 60, 60]
-        assert world.left_out("search.mail") == {"rate": 176}
+        assert world.left_out("search.mail") == {"sample": 176}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from headrace.model.errors import HeadraceError
-    from headrace.model.flow_control import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
+    from headrace.model.flow_control import Concurrency, Debounce, Priority, Sample, Singleton, Throttle
     from headrace.model.policy import Breaker, DeadLetter, Discard, ParkKey, ParkPartition, Resources, Retry, Scaling
     from headrace.model.triggers.files import Files
     from headrace.model.triggers.http import Bearer, Cors, Http, Legacy, PerClient, Webhook
@@ -58,7 +58,7 @@ __all__ = [
     "Permanent",
     "Priority",
     "Queue",
-    "Rate",
+    "Sample",
     "Reply",
     "Request",
     "Resource",
@@ -100,7 +100,7 @@ _MODULES: Final = {
     "Permanent": "headrace.sdk.results",
     "Priority": "headrace.model.flow_control",
     "Queue": "headrace.sdk.queue",
-    "Rate": "headrace.model.flow_control",
+    "Sample": "headrace.model.flow_control",
     "Reply": "headrace.sdk.request",
     "Request": "headrace.sdk.request",
     "Resource": "headrace.sdk.resource",

@@ -46,7 +46,7 @@ PUBLIC = {
         "Permanent",
         "Priority",
         "Queue",
-        "Rate",
+        "Sample",
         "Reply",
         "Request",
         "Resource",

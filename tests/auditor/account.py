@@ -30,7 +30,7 @@ class Function(msgspec.Struct):
         gives_up: Kinds of causes that are never tried again.
         resets: How often it was sent back to the beginning.
         redrives: How often an operator had what was given up tried again.
-        mode: `unordered` promises no order.
+        order: `none` promises no order.
         discards: Whether an operator discarded what was parked.
         calm: Whether nothing else went wrong, so that only poison may be given up.
         healed: Whether the poison was cured and redriven, so that nothing may be left over.
@@ -53,7 +53,7 @@ class Function(msgspec.Struct):
     resets: int = 0
     redrives: int = 0
     calm: bool = False
-    mode: str = "ordered"
+    order: str = "partition"
     discards: bool = False
     healed: bool = False
     least: int | None = None

@@ -46,7 +46,7 @@ class LeftOut:
 
     def _judge(self, name: str, asked: Function, stream: str, log: Log, means: Means) -> None:
         lanes: dict[tuple[int, str | None], list[int]] = defaultdict(list)
-        per_key = not (rate := asked.flow.get("rate")) or rate["per_key"]
+        per_key = not (sample := asked.flow.get("sample")) or sample["per_key"]
         for (partition, offset), held in sorted(log.held.items()):
             if means(name, held):
                 lanes[partition, held.key if per_key else None].append(offset)
@@ -166,7 +166,7 @@ def _too_many(
     limits = flow.get("concurrency", {})
     if len(beside) > limits.get("limit", len(beside)):
         findings.append(Finding("F2", f"{name} has {len(beside)} runs at once"))
-    if (most := limits.get("per_key")) is not None:
+    if (most := limits.get("key_limit")) is not None:
         for key in set(keys):
             count = sum(key in each for each in beside)
             if count > most:

@@ -135,7 +135,7 @@ class _Books:
             return
         self.check_kept(host, function, places)
         together = set(places)
-        if self.account.functions[function].mode == "unordered":
+        if self.account.functions[function].order == "none":
             return
         for place in places:
             stream, partition, offset = place
@@ -528,10 +528,10 @@ class _Books:
     def check_state_order(self, name: str, seen: dict[str, list[str]]) -> None:
         """What a key's state has seen stands in the log's order, but for what came back later."""
         asked = self.account.functions[name]
-        if asked.resets or asked.mode == "unordered":
+        if asked.resets or asked.order == "none":
             return
         for key, places in seen.items():
-            if key == "None" and not (asked.mode == "ordered" and asked.keeps_state):
+            if key == "None" and not (asked.order == "partition" and asked.keeps_state):
                 continue
             last: dict[str, int] = {}
             for at in places:

@@ -27,7 +27,7 @@ APP = f'''
 import time
 
 from headrace import (
-    App, Batch, Concurrency, Context, Debounce, Event, Priority, Rate, Singleton, Throttle,
+    App, Batch, Concurrency, Context, Debounce, Event, Priority, Sample, Singleton, Throttle,
 )
 
 app = App("flow")
@@ -45,7 +45,7 @@ def throttled(event: Event[int]) -> dict:
     return said(event)
 
 
-@app.function(edits, rate=Rate(2, per=86_400), output=told["rated"])
+@app.function(edits, sample=Sample(2, per=86_400), output=told["rated"])
 def rated(event: Event[int]) -> dict:
     return said(event)
 
@@ -61,13 +61,13 @@ def slowly(event):
     return said(event) | {{"begun": begun}}
 
 
-@app.function(edits, mode="unordered", parallelism=6, concurrency=Concurrency(6, per_key=1),
+@app.function(edits, order="none", parallelism=6, concurrency=Concurrency(6, key_limit=1),
               batch_size=1, output=told["alone"])
 def alone(event: Event[int]) -> dict:
     return slowly(event)
 
 
-@app.function(edits, mode="unordered", parallelism=6, singleton=Singleton("wait"), batch_size=1,
+@app.function(edits, order="none", parallelism=6, singleton=Singleton("wait"), batch_size=1,
               output=told["waited"])
 def waited(event: Event[int]) -> dict:
     return slowly(event)
@@ -80,7 +80,7 @@ def batched(events: Batch[int], context: Context) -> None:
         context.publish(told["batched"], said(event) | {{"beside": keys}}, key=event.key)
 
 
-@app.function(edits, priority=Priority("hurry"), batch_size=1, mode="keyed", parallelism=2,
+@app.function(edits, priority=Priority("hurry"), batch_size=1, order="key", parallelism=2,
               output=told["urgent"])
 def urgent(event: Event[int]) -> dict:
     return said(event)

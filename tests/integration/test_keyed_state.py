@@ -20,7 +20,7 @@ app = App("a")
 s = app.stream("s", partitions=2)
 
 
-@app.function(s, mode="keyed", parallelism=4, batch_size=BATCH_SIZE)
+@app.function(s, order="key", parallelism=4, batch_size=BATCH_SIZE)
 def count(events: Batch[int], context: Context) -> None:
     for event in events:
         context.state.update(f"of/{event.key}", lambda n: n + 1, int, 0)

@@ -22,7 +22,7 @@ from headrace.runtime.base import RECALLED, Run, invoke
 from headrace.runtime.fleet import Fleet
 
 APP = """
-@app.function(orders, mode="keyed", batch_size=1, scaling=Scaling(max=1))
+@app.function(orders, order="key", batch_size=1, scaling=Scaling(max=1))
 def price(event, context):
     print("begins", event.value["name"])
     time.sleep(event.value["wait"])

@@ -42,7 +42,7 @@ def post() -> App:
         for event in events:
             do(event.value, context)
 
-    @app.function(app.stream("keyed"), mode="keyed", parallelism=4)
+    @app.function(app.stream("keyed"), order="key", parallelism=4)
     async def keyed(event: Event[int], context: Context) -> None:
         do(event.value, context)
 

@@ -16,7 +16,7 @@ from headrace import (
     Debounce,
     Event,
     Priority,
-    Rate,
+    Sample,
     Retry,
     Singleton,
     Stream,
@@ -134,7 +134,7 @@ def test_a_throttle_per_key_holds_up_no_other_key() -> None:
 def test_a_rate_leaves_out_what_exceeds_it_and_judges_a_backlog_by_its_own_times() -> None:
     app, orders, output = shop()
 
-    @app.function(orders, rate=Rate(2, per=60), batch_size=1)
+    @app.function(orders, sample=Sample(2, per=60), batch_size=1)
     def handle(event: Event[dict[str, int]], context: Context) -> None:
         context.publish(output, event.value)
 
@@ -149,7 +149,7 @@ def test_a_rate_leaves_out_what_exceeds_it_and_judges_a_backlog_by_its_own_times
         world.resume("shop.handle")
         world.run_until_idle()
         assert seen(world) == [0, 1, 5, 6]
-        assert left_out(world) == {"rate": 3}
+        assert left_out(world) == {"sample": 3}
         assert world.lag() == 0
 
 
@@ -157,7 +157,7 @@ def test_what_a_rate_let_pass_is_run_after_a_crash_too() -> None:
     app, orders, output = shop()
     crashes = {"left": 1}
 
-    @app.function(orders, rate=Rate(1, per=3600), batch_size=1, retry=Retry(attempts=3))
+    @app.function(orders, sample=Sample(1, per=3600), batch_size=1, retry=Retry(attempts=3))
     def handle(event: Event[dict[str, int]], context: Context) -> None:
         if event.value["n"] == 0 and crashes["left"]:
             crashes["left"] -= 1
@@ -201,10 +201,10 @@ def test_concurrency_holds_over_partitions_and_per_key() -> None:
 
     @app.function(
         orders,
-        mode="unordered",
+        order="none",
         parallelism=8,
         batch_size=1,
-        concurrency=Concurrency(4, per_key=2),
+        concurrency=Concurrency(4, key_limit=2),
     )
     async def handle(event: Event[dict[str, int]]) -> None:
         running.append(event.key)
@@ -260,7 +260,7 @@ def test_flow_control_per_key_is_refused_where_the_partition_is_one_line() -> No
     app, orders, _ = shop()
     with pytest.raises(Misuse, match=r"debounce=.*keyed"):
 
-        @app.function(orders, debounce=Debounce(1), mode="ordered")
+        @app.function(orders, debounce=Debounce(1), order="partition")
         def handle(event: Event[dict[str, int]]) -> None: ...
 
 
@@ -304,7 +304,7 @@ def test_the_longest_wait_of_a_debounced_key_holds_over_crashes(crashes: tuple[i
         assert not [key for key, _ in rows if key.startswith(pack("debounce"))]
 
 
-@pytest.mark.parametrize("more", [{}, {"mode": "keyed"}, {"batch_per_key": True}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"order": "key"}, {"batch_per_key": True}], ids=str)
 def test_a_window_of_a_batch_ends_in_time_over_crashes(more: dict[str, Any]) -> None:
     app, orders, output = shop()
 
@@ -327,7 +327,7 @@ def test_a_window_of_a_batch_ends_in_time_over_crashes(more: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     "option",
     [
-        {"rate": Rate(1, per=30.0)},
+        {"sample": Sample(1, per=30.0)},
         {"throttle": Throttle(1, per=30.0, per_key=True)},
         {"debounce": Debounce(30, longest=60)},
         {"singleton": Singleton("skip")},
@@ -364,7 +364,7 @@ def test_nothing_is_kept_of_keys_that_are_long_quiet(option: dict[str, Any], cra
 def test_a_row_that_still_says_something_stays() -> None:
     app, orders, output = shop()
 
-    @app.function(orders, rate=Rate(1, per=3_600))
+    @app.function(orders, sample=Sample(1, per=3_600))
     def handle(event: Event[dict[str, int]], context: Context) -> None:
         context.publish(output, event.value)
 

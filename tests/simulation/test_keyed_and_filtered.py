@@ -47,7 +47,7 @@ def seen(world: World) -> list[int]:
 def test_a_failing_key_does_not_hold_up_its_neighbours_and_keeps_its_order() -> None:
     app = shop(
         failing(2, "slow", 0),
-        mode="keyed",
+        order="key",
         parallelism=4,
         batch_size=1,
         retry=Retry(attempts=5, jitter=False),
@@ -67,7 +67,7 @@ def test_a_parked_key_is_redriven_in_order_among_lanes() -> None:
     broken = {"bad"}
     app = shop(
         lambda event: event.key in broken,
-        mode="keyed",
+        order="key",
         parallelism=3,
         batch_size=2,
         retry=Retry(attempts=1),
@@ -103,7 +103,7 @@ def test_what_a_pattern_does_not_mean_counts_as_done() -> None:
 def test_a_key_that_failed_in_a_batch_is_tried_again_before_its_followers() -> None:
     app = shop(
         failing(3, "slow", 1),
-        mode="keyed",
+        order="key",
         parallelism=4,
         batch_size=20,
         retry=Retry(attempts=5, jitter=False),
@@ -123,7 +123,7 @@ def test_halves_of_a_failing_batch_do_not_run_a_key_beside_itself() -> None:
     app = shop(
         lambda event: event.value["n"] == 3,
         in_batches=True,
-        mode="keyed",
+        order="key",
         parallelism=4,
         batch_size=16,
         retry=Retry(attempts=2, jitter=False),

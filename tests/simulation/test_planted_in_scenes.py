@@ -26,7 +26,7 @@ from headrace.delivery.calls.idempotency import RequestRecorder as KeptRequests
 from headrace.delivery.commit import delayed_appends
 from headrace.delivery.commit.changes import change_of
 from headrace.delivery.flow import limits as flow
-from headrace.delivery.flow.limits import FlowLimiter, RateFilter
+from headrace.delivery.flow.limits import FlowLimiter, SampleFilter
 from headrace.delivery.intake.lanes import Lanes
 from headrace.delivery.intake.merge.merge import Merge
 from headrace.delivery.intake.merge.order_store import MergeOrderStore
@@ -131,9 +131,9 @@ def a_batch_holds_several_keys(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(flow_gate, "_rules", lambda spec, flow: _changed(real(spec, flow), one_key=False))
 
 
-@plant("F3", "rate")
+@plant("F3", "sample")
 def a_rate_lets_everything_pass(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(RateFilter, "_spend", lambda self, pace, stream, key, at: True)
+    patch.setattr(SampleFilter, "_spend", lambda self, pace, stream, key, at: True)
 
 
 @plant("F4", "debounce")
@@ -199,7 +199,7 @@ def a_new_host_does_not_know_who_holds_what(patch: pytest.MonkeyPatch) -> None:
 def a_group_has_no_order(patch: pytest.MonkeyPatch) -> None:
     def unordered(stream: Any, app: str) -> Any:
         found = consumer_of(stream, app)
-        return found and _changed(found, mode="unordered")
+        return found and _changed(found, order="none")
 
     patch.setattr("headrace.delivery.assignment.supervisor.consumer_of", unordered)
 

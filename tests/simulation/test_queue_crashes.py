@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from headrace import App, Context, Debounce, Event, Rate, Throttle
+from headrace import App, Context, Debounce, Event, Sample, Throttle
 from headrace.model.errors import Unavailable
 from headrace.testing.world import World
 
@@ -66,7 +66,7 @@ def test_flow_control_comes_to_the_same_result(place: str, passes: int) -> None:
     def slowly(event: Event[int], context: Context) -> int:
         return event.value
 
-    @app.function(edits, rate=Rate(2, per=1000), batch_size=2, output=rare)
+    @app.function(edits, sample=Sample(2, per=1000), batch_size=2, output=rare)
     def rarely(event: Event[int]) -> int:
         return event.value
 

@@ -180,7 +180,7 @@ def test_a_function_listens_to_a_queue_with_the_queues_settings() -> None:
             raise RuntimeError("poison")
 
     spec = app.spec()
-    assert (spec.functions[0].mode, spec.functions[0].timeout) == ("unordered", 5.0)
+    assert (spec.functions[0].order, spec.functions[0].timeout) == ("none", 5.0)
     assert spec.streams[0].queue is not None
     assert spec.streams[0].queue.outside is False
     with World(app) as world:

@@ -10,7 +10,7 @@ from headrace import App, Batch, Context, Event, ParkPartition, Retry
 from headrace.sources import Lag
 from headrace.testing import World
 
-Mode = Literal["ordered", "keyed", "unordered"]
+EventOrder = Literal["partition", "key", "none"]
 
 
 def sweep(world: World) -> int:
@@ -55,15 +55,15 @@ def test_a_partition_that_is_stopped_stays_so_with_its_event() -> None:
         assert (sweep(world), world.parked(), logged(world)) == (3, [], [])
 
 
-@pytest.mark.parametrize("mode", ["ordered", "keyed", "unordered"])
-def test_an_event_that_waits_for_its_next_attempt_is_kept(mode: Mode) -> None:
+@pytest.mark.parametrize("order", ["partition", "key", "none"])
+def test_an_event_that_waits_for_its_next_attempt_is_kept(order: EventOrder) -> None:
     app = App("shop")
     orders, done = app.stream("orders", retention_age=60.0), app.stream("done")
 
     @app.function(
         orders,
         batch_size=1,
-        mode=mode,
+        order=order,
         retry=Retry(attempts=3, base=7200.0, cap=7200.0, jitter=False),
     )
     def book(event: Event[int], context: Context) -> None:

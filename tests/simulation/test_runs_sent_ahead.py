@@ -19,7 +19,7 @@ EVENTS, KEYS = 200, 17
 SEEDS = range(10)
 
 
-def shop(mode: Literal["keyed", "unordered"], chance: random.Random) -> App:
+def shop(kept: Literal["key", "none"], chance: random.Random) -> App:
     """Counts the orders of each key, takes its time, and fails now and then."""
     app = App("shop")
     orders, seen = app.stream("orders"), app.stream("seen")
@@ -34,7 +34,7 @@ def shop(mode: Literal["keyed", "unordered"], chance: random.Random) -> App:
 
     app.function(
         orders,
-        mode=mode,
+        order=kept,
         parallelism=4,
         batch_size=1,
         retry=Retry(attempts=30, base=0.01, jitter=False),
@@ -77,13 +77,13 @@ def trouble(world: World, chance: random.Random) -> None:
             world.resume("shop.count")
 
 
-@pytest.mark.parametrize("mode", ["keyed", "unordered"])
+@pytest.mark.parametrize("kept", ["key", "none"])
 def test_each_event_counts_once_and_keys_keep_their_order_whatever_fails(
-    mode: Literal["keyed", "unordered"], behind: Counter[str]
+    kept: Literal["key", "none"], behind: Counter[str]
 ) -> None:
     for seed in SEEDS:
         chance = random.Random(seed)
-        with World(shop(mode, chance), seed=seed) as world:
+        with World(shop(kept, chance), seed=seed) as world:
             world.reorder()
             for n in range(EVENTS):
                 world.publish("orders", {"n": n}, key=str(n % KEYS))
@@ -98,7 +98,7 @@ def test_each_event_counts_once_and_keys_keep_their_order_whatever_fails(
                 assert [each["count"] for each in found] == list(range(1, len(found) + 1)), key
                 order = [each["n"] for each in found]
                 assert sorted(order) == list(range(int(key or 0), EVENTS, KEYS)), (seed, key)
-                assert mode == "unordered" or order == sorted(order), (seed, key, order)
+                assert kept == "none" or order == sorted(order), (seed, key, order)
             assert len(of_key) == KEYS
             assert world.lag() == 0
     assert behind["ran"] > 100

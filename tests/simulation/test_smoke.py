@@ -106,7 +106,7 @@ def test_the_seeds_reach_every_kind_of_trouble() -> None:
         "ParkPartition",
         "Discard",
     }
-    assert {each.mode for each in functions} == {"ordered", "keyed", "unordered"}
+    assert {each.order for each in functions} == {"partition", "key", "none"}
     assert {each.commit for each in functions} == {"after", "before"}
     assert {each.shape for each in functions} == {
         "single",

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from headrace import App, Context, Event, ParkKey, Rate, Retry
+from headrace import App, Context, Event, ParkKey, Sample, Retry
 from headrace.windows import ClosedWindow, SessionWindow, TumblingWindow
 from headrace.testing import World
 
@@ -108,12 +108,12 @@ def test_a_window_that_its_output_does_not_take_fails_alone() -> None:
 
 
 def test_what_may_be_left_out_is_events_and_never_windows() -> None:
-    with World(totals(rate=Rate(10, per=3600.0, per_key=False))) as world:
+    with World(totals(sample=Sample(10, per=3600.0, per_key=False))) as world:
         # One batch is looked at as a whole: so many of it are run in each partition, and no more.
         for start in (0, 200):
             world.publish("values", *range(start, start + 200), key=str, time=1000.0)
             world.advance("2h")
-        left = world.left_out("a.total")["rate"]
+        left = world.left_out("a.total")["sample"]
         world.publish("values", *range(8), key=str, time=2000.0)
         world.run_until_idle()
         # Every event that was run has a window, and all of them are told, though they close at once.

@@ -102,7 +102,7 @@ class Explainer:
         spec = self._supervisor.known(function)
         failing = type(spec.on_failure).__name__
         tries = "one attempt" if spec.retry.attempts == 1 else f"{spec.retry.attempts} attempts"
-        policy = f"{tries}, then {failing}; {spec.mode}, batches of {spec.batch_size}"
+        policy = f"{tries}, then {failing}; `order={spec.order}`, batches of {spec.batch_size}"
         if spec.ends is not None and spec.ends[0].idle is not None:
             policy += f"; open windows close after {spec.ends[0].idle:g} s without an event"
         at = position_key(function, stream, partition)

@@ -77,7 +77,7 @@ def list_command(as_json: bool, client: Client) -> None:
             ],
             "output": "output",
             "batch": "batch_size",
-            "mode": "mode",
+            "order": "order",
             "version": lambda row: row["version"][:12],
             "what it does": "summary",
         },

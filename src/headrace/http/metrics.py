@@ -288,7 +288,7 @@ def _cold_start_family(starts: ColdStarts) -> Metric:
 
 def _policies_of(function: FunctionSpec | None) -> list[str]:
     """The policies by which events of a function may be left out; none where it is deployed no more."""
-    said = {policy: getattr(function, policy) for policy in ("rate", "debounce", "singleton")}
+    said = {policy: getattr(function, policy) for policy in ("sample", "debounce", "singleton")}
     return [policy for policy, value in said.items() if value is not None]
 
 

@@ -1,7 +1,7 @@
 """Flow control as values: how many at once, how often, how late, and what may be left out.
 
 Written at a function, like its other policies. What waits stays in the log; what is left out
-(`Rate`, `Debounce`, `Singleton("skip")`) counts as done, is counted by name and logged.
+(`Sample`, `Debounce`, `Singleton("skip")`) counts as done, is counted by name and logged.
 Durations are seconds, texts such as `"5m"`, or `timedelta`s. Events without a key count as one key.
 """
 
@@ -26,17 +26,17 @@ class Concurrency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         limit: Runs of the function over all its partitions; 1 to 1,000,000.
-        per_key: Runs that hold events of one key; None means no limit of its own. A `keyed`
-            function has one by nature.
+        key_limit: Runs that hold events of one key; None means no limit of its own. A
+            function with `order="key"` has one by nature.
     """
 
     limit: int = MAX_FLOW_LIMIT
-    per_key: int | None = None
+    key_limit: int | None = None
 
     def __post_init__(self) -> None:
         _whole("Concurrency", "limit", self.limit)
-        if self.per_key is not None:
-            _whole("Concurrency", "per_key", self.per_key)
+        if self.key_limit is not None:
+            _whole("Concurrency", "key_limit", self.key_limit)
 
 
 class Throttle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,7 +60,7 @@ class Throttle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         keep_seconds(self, "per", low=0.000_001, high=MAX_FLOW_SECONDS)
 
 
-class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A token bucket over the events' own times: what exceeds it is left out.
 
     The bucket holds `limit` tokens and is refilled evenly over `per`. Judged by when the
@@ -77,7 +77,7 @@ class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     per_key: bool = True
 
     def __post_init__(self) -> None:
-        _whole("Rate", "limit", self.limit)
+        _whole("Sample", "limit", self.limit)
         keep_seconds(self, "per", low=0.000_001, high=MAX_FLOW_SECONDS)
 
 

@@ -223,7 +223,7 @@ class FunctionSpec(FunctionOptions, frozen=True, kw_only=True):
 
     def for_ends(self) -> FunctionSpec:
         """As it takes its windows' ends: flow control may leave out events, never what came of them."""
-        return msgspec.structs.replace(self, rate=None, debounce=None, singleton=None)
+        return msgspec.structs.replace(self, sample=None, debounce=None, singleton=None)
 
     @property
     def works_in_lanes(self) -> bool:
@@ -232,9 +232,9 @@ class FunctionSpec(FunctionOptions, frozen=True, kw_only=True):
         With order per key that is so for a single worker too: a key's next run begins when the
         commit before has landed, which only its lane knows.
         """
-        if self.mode == "ordered" or self.commit == "before":
+        if self.order == "partition" or self.commit == "before":
             return False
-        return self.mode == "keyed" or self.parallelism > 1 or self.has_lane_rules
+        return self.order == "key" or self.parallelism > 1 or self.has_lane_rules
 
     @property
     def has_lane_rules(self) -> bool:

@@ -13,7 +13,7 @@ import msgspec
 
 from headrace.model.debezium import Debezium
 from headrace.model.durations import Span
-from headrace.model.flow_control import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
+from headrace.model.flow_control import Concurrency, Debounce, Priority, Sample, Singleton, Throttle
 from headrace.model.options import Option
 from headrace.model.policy import (
     MAX_BATCH,
@@ -21,7 +21,7 @@ from headrace.model.policy import (
     Breaker,
     Commit,
     DeadLetter,
-    Mode,
+    EventOrder,
     OnFailure,
     Resources,
     Retry,
@@ -41,16 +41,16 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Option("how long to wait for a fuller batch; 0 does not wait", 0, 3_600),
     ] = 0.0
-    mode: Annotated[
-        Mode,
+    order: Annotated[
+        EventOrder,
         Option(
-            "`ordered` keeps the order of a partition, `keyed` of a key, `unordered` keeps none"
+            "`partition` keeps the order of a partition, `key` of a key, `none` keeps none"
         ),
-    ] = "ordered"
+    ] = "partition"
     parallelism: Annotated[
         int,
         Option(
-            "batches of one partition in flight; more than 1 needs `keyed` or `unordered`", 1, 1_024
+            "batches of one partition in flight; more than 1 needs `key` or `none`", 1, 1_024
         ),
     ] = 1
     commit: Annotated[
@@ -81,7 +81,7 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     throttle: Annotated[Throttle | None, Option("how often runs begin; the others wait")] = None
-    rate: Annotated[Rate | None, Option("how many events are run; the others count as done")] = None
+    sample: Annotated[Sample | None, Option("how many events are run; the others count as done")] = None
     debounce: Annotated[
         Debounce | None,
         Option("only the last event of a key counts, after a quiet time"),
@@ -107,7 +107,7 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True):
             for name in ("debounce", "singleton", "priority", "batch_per_key")
             if getattr(self, name)
         ]
-        if self.concurrency is not None and self.concurrency.per_key is not None:
+        if self.concurrency is not None and self.concurrency.key_limit is not None:
             names.append("concurrency")
         if self.throttle is not None and self.throttle.per_key:
             names.append("throttle")
@@ -120,7 +120,7 @@ class GivenOptions(TypedDict, total=False):
     batch_size: int | None
     batch_bytes: int | None
     batch_window: Span | None
-    mode: Mode | None
+    order: EventOrder | None
     parallelism: int | None
     commit: Commit | None
     timeout: Span | None
@@ -132,7 +132,7 @@ class GivenOptions(TypedDict, total=False):
     resources: Resources | None
     concurrency: Concurrency | None
     throttle: Throttle | None
-    rate: Rate | None
+    sample: Sample | None
     debounce: Debounce | None
     singleton: Singleton | None
     priority: Priority | None

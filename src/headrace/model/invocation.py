@@ -25,7 +25,7 @@ class Invocation(msgspec.Struct, array_like=True, frozen=True, gc=False):
         seed: What the instance's randomness is seeded with, so that a run can be repeated.
         mode: `stream` for a batch from a log, `call` for one payload that wants an answer,
             `consume` for a run that fetches events itself.
-        order: The function's mode as deployed, `ordered`, `keyed` or `unordered`; "" means as
+        order: The function's order as deployed, `partition`, `key` or `none`; "" means as
             its author declared.
         fresh: Forget cached state first: an earlier invocation's changes did not land.
         held: In a `consume` run, the partitions it is given, each with the next offset.

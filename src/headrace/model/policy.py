@@ -13,7 +13,7 @@ import msgspec
 from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
 
-Mode = Literal["ordered", "keyed", "unordered"]
+EventOrder = Literal["partition", "key", "none"]
 Commit = Literal["after", "before"]
 Start = Literal["earliest", "latest"]
 

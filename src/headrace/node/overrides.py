@@ -172,15 +172,15 @@ def _check_together(spec: FunctionSpec, where: str) -> None:
     merges = any(
         isinstance(trigger, StreamTrigger) and trigger.merge != "none" for trigger in spec.triggers
     )
-    if merges and (overtakes or spec.mode != "ordered"):
+    if merges and (overtakes or spec.order != "partition"):
         raise Misuse(
-            f"{where}: `{spec.name}` merges streams into one order; leave out `mode`, `parallelism` and "
+            f"{where}: `{spec.name}` merges streams into one order; leave out `order`, `parallelism` and "
             "flow control per key"
         )
-    if overtakes and spec.mode == "ordered":
+    if overtakes and spec.order == "partition":
         raise Misuse(
-            f"{where}: `{spec.name}` would let events overtake each other, but its mode is `ordered`; "
-            'set `mode = "keyed"` (order per key) or `mode = "unordered"` too'
+            f"{where}: `{spec.name}` would let events overtake each other, but its order is `partition`; "
+            'set `order = "key"` (order per key) or `order = "none"` too'
         )
     if spec.has_lane_rules and spec.commit == "before":
         raise Misuse(

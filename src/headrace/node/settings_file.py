@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.model.errors import Misuse
+from headrace.model.former_names import renamed
 
 
 class SettingsFile:
@@ -126,7 +127,10 @@ def _path_in(fragment: str) -> tuple[str, ...]:
 def nearest(
     name: str, names: Iterable[str], prefix: str = "", shape: Callable[[str], str] = str
 ) -> str:
-    """`; did you mean X?` where a known name is near, else nothing."""
+    """` (did you mean X?)` where a known name is near or replaced this one, else nothing."""
+    names = list(names)
+    if now := renamed(name, names):
+        return now
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f" (did you mean `{prefix}{shape(near[0])}`?)" if near else ""
 

@@ -274,7 +274,7 @@ class App(Streams):
         Args:
             sources: What sets it off: streams it listens to, triggers such as `Cron("@daily")`, and
                 generators declared with `trigger`; none makes a function that is only called.
-            **options: How it runs (`batch_size`, `mode`, `timeout`, `retry`, `scaling`, ...), where its
+            **options: How it runs (`batch_size`, `order`, `timeout`, `retry`, `scaling`, ...), where its
                 results go (`output`) and where it begins (`start`). `FunctionSettings` has their types,
                 `model/function_options.py` and docs/reference/policies.md what each means, its default
                 and range. None is the default, except `breaker=None`: never stop calling it.

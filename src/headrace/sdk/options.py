@@ -130,10 +130,10 @@ def check_function_options(given: Mapping[str, Any], where: str) -> dict[str, An
     per_key = FunctionOptions(**{name: found[name] for name in rows if name in found}).per_key
     if per_key:
         _check_per_key(per_key[0], found, where)
-    if found.get("parallelism", 1) > 1 and found.get("mode", "ordered") == "ordered":
+    if found.get("parallelism", 1) > 1 and found.get("order", "partition") == "partition":
         raise Misuse(
             f"{where}: `parallelism={found['parallelism']}` needs events that may overtake each "
-            'other; add `mode="keyed"` (order per key) or `mode="unordered"`'
+            'other; add `order="key"` (order per key) or `order="none"`'
         )
     if found.get("merge") == "time":
         _check_merge(per_key, found, where)
@@ -145,8 +145,8 @@ def _check_merge(per_key: Sequence[str], found: dict[str, Any], where: str) -> N
     names = list(per_key)
     if found.get("parallelism", 1) > 1:
         names.append("parallelism")
-    if found.get("mode", "ordered") != "ordered":
-        names.append("mode")
+    if found.get("order", "partition") != "partition":
+        names.append("order")
     if names:
         raise Misuse(
             f"{where}: `{names[0]}=` lets events overtake each other, and `merge=` puts them in one "
@@ -155,11 +155,11 @@ def _check_merge(per_key: Sequence[str], found: dict[str, Any], where: str) -> N
 
 
 def _check_per_key(option: str, found: dict[str, Any], where: str) -> None:
-    """Require lanes where keys are distinguished: such a function is `keyed` unless it says otherwise."""
-    if found.setdefault("mode", "keyed") == "ordered":
+    """Require lanes where keys are distinguished: such a function has `order="key"` unless it says otherwise."""
+    if found.setdefault("order", "key") == "partition":
         raise Misuse(
-            f"{where}: `{option}=` lets keys overtake each other, but the mode is `ordered`; "
-            'use `mode="keyed"` (order per key) or `mode="unordered"`'
+            f"{where}: `{option}=` lets keys overtake each other, but the order is `partition`; "
+            'use `order="key"` (order per key) or `order="none"`'
         )
     if found.get("commit") == "before":
         raise Misuse(

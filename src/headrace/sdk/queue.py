@@ -45,9 +45,9 @@ def queue_options(sources: tuple[object, ...], given: Mapping[str, Any]) -> Mapp
     if not queues or len(queues) < len(sources):
         return given
     settings = queues[0].settings
-    mode = "keyed" if any(queue.settings.fifo for queue in queues) else "unordered"
+    order = "key" if any(queue.settings.fifo for queue in queues) else "none"
     usual = {
-        "mode": mode,
+        "order": order,
         "parallelism": PARALLELISM,
         "batch_size": 1,
         "timeout": settings.visibility,
@@ -55,7 +55,7 @@ def queue_options(sources: tuple[object, ...], given: Mapping[str, Any]) -> Mapp
         "priority": Priority(),
     }
     chosen = {name: usual[name] if given.get(name) is None else given[name] for name in usual}
-    if chosen["mode"] == "ordered":
+    if chosen["order"] == "partition":
         # Asked for by name: then nothing overtakes, and what needs that is left out.
         chosen |= {"parallelism": given.get("parallelism"), "priority": given.get("priority")}
     return {**given, **chosen}

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import CodeType
 
+from headrace.model.former_names import renamed
+
 MAX_NEAR, MAX_NEAR_LETTERS = 200, 200
 """Names that are looked at closely, and letters of a name for which any is."""
 _OURS = str(Path(__file__).resolve().parent.parent)
@@ -31,7 +33,10 @@ def of_code(code: CodeType) -> str:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """` (did you mean ...?)` where a known name looks like `name`, else nothing."""
+    """` (did you mean ...?)` where a known name looks like `name` or replaced it, else nothing."""
+    known = list(known)
+    if now := renamed(name, known):
+        return now
     if len(name) > MAX_NEAR_LETTERS:
         return ""
     # Imported on the way to an error only: it is slow to load, and most programs never need it.

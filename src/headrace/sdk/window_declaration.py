@@ -81,8 +81,8 @@ def declare_window(
         raise Misuse(f"{where}: an event may join two sessions; say how with `combine=`")
     if not isinstance(output, Stream):
         raise Misuse(f"{where}: `output={output!r}` is not a stream; windows are published there")
-    if options.get("mode", "ordered") != "ordered":
-        raise Misuse(f"{where}: windows close by a partition's order; leave out `mode=`")
+    if options.get("order", "partition") != "partition":
+        raise Misuse(f"{where}: windows close by a partition's order; leave out `order=`")
     wait = seconds_in(lateness, f"{where}: `lateness`", low=0, high=MAX_SPAN_S)
     silence = (
         None
@@ -100,7 +100,7 @@ def declare_window(
     if get_origin(event_type) is Event:
         handler.__annotations__["event"] = event_type
     summary = ((fold.__doc__ or "").strip().splitlines() or [""])[0]
-    named = {**options, "name": options.get("name") or fold.__name__, "mode": "ordered"}
+    named = {**options, "name": options.get("name") or fold.__name__, "order": "partition"}
     app.function(stream, output=output, **named)(handler)
     declared = app.functions[full]
     size = None if isinstance(by, SessionWindow) else by.size

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from random import Random  # noqa: TID251 - the plan's own chance, from the seed
 
-from headrace.model.policy import Breaker, DeadLetter, Discard, Mode, ParkKey, ParkPartition, Retry
+from headrace.model.policy import Breaker, DeadLetter, Discard, EventOrder, ParkKey, ParkPartition, Retry
 from headrace.simulation.plan_extras import widened
 from headrace.simulation.plan_values import (
     HORIZON_S,
@@ -65,7 +65,7 @@ def _function(
     flaky = {n: chance.randint(1, 3) for n in numbers if chance.random() < share}
     slow = chance.choice((0.0, 0.1)) if shape.startswith("async") else 0.0
     least = 3 if shape == "failures" else 1
-    mode: Mode = chance.choice(("ordered", "ordered", "ordered", "keyed", "keyed", "unordered"))
+    order: EventOrder = chance.choice(("partition", "partition", "partition", "key", "key", "none"))
     return PlannedFunction(
         name=f"f{index}",
         streams=inputs,
@@ -74,8 +74,8 @@ def _function(
         batch_size=chance.choice((1, 2, 3, 5, 10, 50)),
         batch_bytes=chance.choice((200, 4 << 20, 4 << 20)),
         batch_window=chance.choice((0.0, 0.0, 0.05, 0.5)),
-        mode=mode,
-        parallelism=1 if mode == "ordered" else chance.choice((1, 2, 4)),
+        drawn_order=order,
+        parallelism=1 if order == "partition" else chance.choice((1, 2, 4)),
         commit="before" if chance.random() < 0.08 else "after",
         bisect=chance.random() < 0.8,
         retry=Retry(

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.model.flow_control import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
+from headrace.model.flow_control import Concurrency, Debounce, Priority, Sample, Singleton, Throttle
 from headrace.simulation.plan_values import (
     HORIZON_S,
     LABELS,
@@ -139,7 +139,7 @@ def _forgetting(plan: Plan) -> Plan:
     """The first stream keeps its events for a while only, or the last one of every key."""
     chance = Random(f"the sweeps of {plan.seed}")
     # Whether a rate has counted an event that retention removed is not known.
-    counts = any(each.rate is not None for each in plan.functions)
+    counts = any(each.sample is not None for each in plan.functions)
     if not plan.functions or counts or plan.queues or chance.random() > 0.25:
         return plan
     sweeps = tuple(
@@ -183,7 +183,7 @@ def _patient(plan: Plan) -> Plan:
     )
     function = replace(
         lanes[0],
-        mode="keyed",
+        order="key",
         parallelism=chance.choice((1, 2, 4)),
         batch_size=50,
         batch_bytes=4 << 20,
@@ -193,7 +193,7 @@ def _patient(plan: Plan) -> Plan:
         slow=frozenset(),
         concurrency=None,
         throttle=None,
-        rate=None,
+        sample=None,
         debounce=None,
         singleton=None,
         priority=None,
@@ -301,8 +301,8 @@ def _controlled(function: PlannedFunction, chance: Random) -> PlannedFunction:
             "throttle",
             "throttle",
             "concurrency",
-            "rate",
-            "rate",
+            "sample",
+            "sample",
             "debounce",
             "debounce",
             "singleton",
@@ -319,10 +319,10 @@ def _controlled(function: PlannedFunction, chance: Random) -> PlannedFunction:
             found["throttle"] = Throttle(limit, per=1.0, burst=burst, per_key=per_key)
         case "concurrency":
             limit = chance.choice((1, 2, 3))
-            found["concurrency"] = Concurrency(limit, per_key=1 if per_key else None)
-        case "rate":
-            rate = Rate(chance.choice((1, 2, 5)), per=chance.choice((0.5, 2.0)), per_key=per_key)
-            found["rate"] = rate
+            found["concurrency"] = Concurrency(limit, key_limit=1 if per_key else None)
+        case "sample":
+            sample = Sample(chance.choice((1, 2, 5)), per=chance.choice((0.5, 2.0)), per_key=per_key)
+            found["sample"] = sample
         case "debounce" if lanes:
             quiet = chance.choice((0.2, 1.0))
             longest = chance.choice((None, quiet * 2))
@@ -339,8 +339,8 @@ def _controlled(function: PlannedFunction, chance: Random) -> PlannedFunction:
             per_key = True
         case _:
             pass
-    if per_key and lanes and function.mode == "ordered" and policy not in {"rate", "none"}:
-        found |= {"mode": "keyed", "parallelism": chance.choice((1, 2, 4))}
+    if per_key and lanes and function.order == "partition" and policy not in {"sample", "none"}:
+        found |= {"drawn_order": "key", "parallelism": chance.choice((1, 2, 4))}
     return replace(function, **found)
 
 

@@ -9,11 +9,11 @@ from typing import Final, Literal
 
 import msgspec
 
-from headrace.model.flow_control import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
+from headrace.model.flow_control import Concurrency, Debounce, Priority, Sample, Singleton, Throttle
 from headrace.model.policy import (
     Breaker,
     Commit,
-    Mode,
+    EventOrder,
     OnFailure,
     Retry,
 )
@@ -77,7 +77,7 @@ class PlannedFunction(msgspec.Struct, frozen=True):
     batch_size: int
     batch_bytes: int
     batch_window: float
-    mode: Mode
+    drawn_order: EventOrder
     parallelism: int
     commit: Commit
     bisect: bool
@@ -93,7 +93,7 @@ class PlannedFunction(msgspec.Struct, frozen=True):
     least: int | None = None
     concurrency: Concurrency | None = None
     throttle: Throttle | None = None
-    rate: Rate | None = None
+    sample: Sample | None = None
     debounce: Debounce | None = None
     singleton: Singleton | None = None
     priority: Priority | None = None
@@ -105,9 +105,9 @@ class PlannedFunction(msgspec.Struct, frozen=True):
         return self.merge and len(self.streams) > 1
 
     @property
-    def order(self) -> Mode:
-        """Its mode; a merge is one order."""
-        return "ordered" if self.is_merged else self.mode
+    def order(self) -> EventOrder:
+        """The order in which it handles events; a merge has one order."""
+        return "partition" if self.is_merged else self.drawn_order
 
 
 class PlannedEvent(msgspec.Struct, frozen=True):

@@ -374,15 +374,15 @@ class SimulationRun(HostWatcher):
 
     def _asked(self, name: str, each: PlannedFunction) -> dict[str, Any]:
         """Return what the judge may expect of one function."""
-        # One that reports failures by name goes on to the next event by itself, in whatever mode.
-        goes_on = each.shape == "failures" and each.order == "ordered"
+        # One that reports failures by name goes on to the next event by itself, whatever its order.
+        goes_on = each.shape == "failures" and each.order == "partition"
         return {
             "streams": list(each.streams),
             "output": each.output,
             "keeps_state": each.keeps_state,
             "commit": each.commit,
-            "mode": "keyed" if goes_on else each.order,
-            "waits": each.order == "keyed" and each.commit == "after",
+            "order": "key" if goes_on else each.order,
+            "waits": each.order == "key" and each.commit == "after",
             "on_failure": type(each.on_failure).__struct_config__.tag,
             "discards": name in self._discards,
             "attempts": each.retry.attempts,

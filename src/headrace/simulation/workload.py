@@ -22,7 +22,7 @@ from headrace.simulation.scenes.base import APP, WINDOW_S
 FLOW = (
     "concurrency",
     "throttle",
-    "rate",
+    "sample",
     "debounce",
     "singleton",
     "priority",
@@ -81,7 +81,7 @@ def app_of(plan: Plan, deeds: Workload) -> App:
             batch_size=planned.batch_size,
             batch_bytes=planned.batch_bytes,
             batch_window=planned.batch_window,
-            mode=planned.order,
+            order=planned.order,
             parallelism=1 if planned.is_merged else planned.parallelism,
             commit=planned.commit,
             bisect=planned.bisect,

@@ -1,4 +1,4 @@
-"""Programs outside that receive from a queue, seen as a function: a group with a mode and a retry.
+"""Programs outside that receive from a queue, seen as a function: a group with an order and a retry.
 
 In: a queue's description. Out: the function that stands for its consumers. Pure; `delivery/outside`
 serves it, `map` shows it.
@@ -21,7 +21,7 @@ def consumer_of(stream: StreamSpec, app: str) -> FunctionSpec | None:
         name=consumer_name(app, stream.name),
         app=app,
         triggers=(StreamTrigger(streams=(stream.name,)),),
-        mode="keyed" if queue.fifo else "unordered",
+        order="key" if queue.fifo else "none",
         parallelism=MAX_OFFERED,
         batch_size=1,
         timeout=queue.visibility,

@@ -11,7 +11,7 @@ from headrace.model.flow_control import (
     Concurrency,
     Debounce,
     Priority,
-    Rate,
+    Sample,
     Singleton,
     Throttle,
 )
@@ -36,7 +36,7 @@ class MapRow(msgspec.Struct, frozen=True):
         trigger: The kind of trigger and its options.
         group: The consumer group.
         batch: Batch size and window.
-        order: The mode, and how many batches at once.
+        order: Whose order is kept (`partition`, `key`, `none`), and how many batches at once.
         retry: The retry policy.
         on_failure: What becomes of an event that cannot be done.
         breaker: The circuit breaker.
@@ -200,7 +200,7 @@ def _forward(app: AppSpec, forward: Forward) -> MapRow:
         trigger=_rule(forward.rule),
         group=f"_bus.http.{forward.name}" if http is not None else "_bus.rules",
         batch="-",
-        order="ordered",
+        order="partition",
         retry="-" if http is None else _retry(http.retry),
         on_failure="dead-letter",
         breaker="-",
@@ -283,7 +283,7 @@ def _batch(function: FunctionSpec) -> str:
 def _order(function: FunctionSpec) -> str:
     wide = f" x{function.parallelism}" if function.parallelism > 1 else ""
     early = ", commits before" if function.commit == "before" else ""
-    return f"{function.mode}{wide}{early}"
+    return f"{function.order}{wide}{early}"
 
 
 def _retry(retry: Retry) -> str:
@@ -296,7 +296,7 @@ def _retry(retry: Retry) -> str:
 def _flow(function: FunctionSpec) -> str:
     """Describe the flow control: what delays runs, or leaves events out."""
     words = []
-    for name in ("concurrency", "throttle", "rate", "debounce", "singleton", "priority"):
+    for name in ("concurrency", "throttle", "sample", "debounce", "singleton", "priority"):
         policy = getattr(function, name)
         if policy is not None:
             words.append(_policy(name, policy))
@@ -308,10 +308,10 @@ def _flow(function: FunctionSpec) -> str:
 def _policy(name: str, policy: msgspec.Struct) -> str:
     match policy:
         case Concurrency():
-            each = f"{policy.per_key} per key" if policy.per_key is not None else ""
+            each = f"{policy.key_limit} per key" if policy.key_limit is not None else ""
             whole = f"{policy.limit}" if policy.limit != MAX_FLOW_LIMIT else ""
             return f"{name} {', '.join(filter(None, (whole, each)))}".rstrip()
-        case Throttle() | Rate():
+        case Throttle() | Sample():
             key = " per key" if policy.per_key else ""
             return f"{name} {policy.limit} in {_seconds(policy.per)}{key}"
         case Debounce():

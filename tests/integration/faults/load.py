@@ -63,7 +63,7 @@ def tally(events: Batch[dict], context: Context) -> None:
 
 
 @app.function(
-    orders, mode="keyed", parallelism=4, batch_size=16, timeout={TIMEOUT_S}, retry=often,
+    orders, order="key", parallelism=4, batch_size=16, timeout={TIMEOUT_S}, retry=often,
     on_failure=DeadLetter(), output=seen, breaker=None,
     scaling=Scaling(max=4, keep_warm=0.05, keep_hibernating=0.3, max_age=2.0, max_invocations=200),
 )

@@ -87,7 +87,7 @@ def tick(event: Event[dict]):
 
 
 @app.function(
-    parts, mode="keyed", parallelism=3, on_failure=ParkKey(), output=made, breaker=None,
+    parts, order="key", parallelism=3, on_failure=ParkKey(), output=made, breaker=None,
     retry=Retry(attempts=5, base=0.01, cap=0.02),
 )
 def make(event: Event[dict], context: Context):
@@ -181,7 +181,7 @@ def slow(event: Event[dict]):
 
 
 @app.function(
-    news, mode="unordered", parallelism=4, concurrency=Concurrency(4, per_key=1), batch_size=1,
+    news, order="none", parallelism=4, concurrency=Concurrency(4, key_limit=1), batch_size=1,
     output=alone,
 )
 def one(event: Event[dict]):

@@ -48,7 +48,7 @@ def test_another_route_leaves_a_stream_of_the_function_as_it_is() -> None:
     [
         {"batch_size": 7},
         {"timeout": 9.0},
-        {"mode": "keyed"},
+        {"order": "key"},
         {"retry": Retry(attempts=9)},
         {"output": "packed"},
         {"concurrency": Concurrency(1)},

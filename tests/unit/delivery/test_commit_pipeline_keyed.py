@@ -53,7 +53,7 @@ class Noting:
 def keyed(rig: Rig, invoker: Noting, **more: int) -> FunctionSpec:
     """The rig's function, by key."""
     rig.invoker = invoker  # type: ignore[assignment]  # it counts keys instead of runs
-    rig.spec = replace(rig.spec, mode="keyed", **{"parallelism": 4, **more})
+    rig.spec = replace(rig.spec, order="key", **{"parallelism": 4, **more})
     return rig.spec
 
 

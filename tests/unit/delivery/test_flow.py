@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from headrace.delivery.flow.limits import (
     MICROS,
     FlowLimiter,
-    RateFilter,
+    SampleFilter,
     StartRate,
     pace_of,
     paced,
@@ -16,7 +16,7 @@ from headrace.delivery.flow.limits import (
 )
 from headrace.delivery.unit import FOREVER
 from headrace.model.event import Event
-from headrace.model.flow_control import Concurrency, Rate, Throttle
+from headrace.model.flow_control import Concurrency, Sample, Throttle
 from headrace.model.function import FunctionSpec
 from headrace.model.record import Chunk, encode_events
 
@@ -52,7 +52,7 @@ def test_whoever_waits_until_the_time_given_may_begin_then(full: int, now: int, 
 
 
 def test_a_key_without_room_waits_until_a_run_of_it_ends() -> None:
-    flow = FlowLimiter(FunctionSpec(name="a.f", app="a", concurrency=Concurrency(3, per_key=1)))
+    flow = FlowLimiter(FunctionSpec(name="a.f", app="a", concurrency=Concurrency(3, key_limit=1)))
     told: list[str | None] = []
     flow.watch(told.append)
     flow.begin({"x"}, 5)
@@ -84,13 +84,13 @@ def test_a_throttle_says_when_the_next_run_may_begin() -> None:
 def test_a_rate_judges_alike_however_the_events_are_read(
     times: list[tuple[int, str]], cut: int
 ) -> None:
-    spec = FunctionSpec(name="a.f", app="a", rate=Rate(2, per=20))
+    spec = FunctionSpec(name="a.f", app="a", sample=Sample(2, per=20))
     moments = sorted(at for at, _ in times)
     chunks = [
         Chunk("s", 0, n, 1, encode_events([Event(b"", key)]), at * MICROS + MICROS, 0, 1)
         for n, (at, (_, key)) in enumerate(zip(moments, times, strict=True))
     ]
-    at_once, in_two = RateFilter(spec, ["s"], 0), RateFilter(spec, ["s"], 0)
+    at_once, in_two = SampleFilter(spec, ["s"], 0), SampleFilter(spec, ["s"], 0)
     passing, left = at_once.sift("s", chunks)
     first, _ = in_two.sift("s", chunks[:cut])
     second, _ = in_two.sift("s", chunks[cut:])
@@ -112,7 +112,7 @@ def test_a_clock_that_is_set_back_makes_nobody_wait_longer(since: int, burst: in
 
 
 def test_events_after_the_clock_was_set_back_are_not_left_out_for_as_long() -> None:
-    sieve = RateFilter(FunctionSpec(name="a.f", app="a", rate=Rate(1, per=60)), ["s"], 0)
+    sieve = SampleFilter(FunctionSpec(name="a.f", app="a", sample=Sample(1, per=60)), ["s"], 0)
     body = encode_events([Event(b"", "k")])
     day = 86_400 * MICROS
     passing = [

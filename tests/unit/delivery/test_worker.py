@@ -29,7 +29,7 @@ from headrace.model.flow_control import Throttle
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Failure, Outcome, Returned
-from headrace.model.policy import MAX_HOPS, Mode, Retry
+from headrace.model.policy import MAX_HOPS, EventOrder, Retry
 from headrace.model.record import Append, Chunk, encode_events
 from headrace.storage.kv.keys import after
 from headrace.storage.kv.memory import MemoryStorage
@@ -288,7 +288,7 @@ def test_what_a_throttle_has_spent_is_on_the_disk_before_each_run() -> None:
 
         rig.invoker = Looking()
         throttle = Throttle(1, per=10.0, burst=4)
-        rig.spec = replace(rig.spec, mode="unordered", parallelism=4, throttle=throttle)
+        rig.spec = replace(rig.spec, order="none", parallelism=4, throttle=throttle)
         worker = await rig.claim()
         begun = rig.clock.now()
         running = rig.tasks.start(worker.run(), name="worker")
@@ -328,9 +328,9 @@ class FailingFirst:
         return
 
 
-@pytest.mark.parametrize("mode", ["ordered", "keyed"])
+@pytest.mark.parametrize("order", ["partition", "key"])
 @pytest.mark.parametrize("times", range(1, 7))
-def test_later_events_of_a_key_wait_through_every_attempt(mode: Mode, times: int) -> None:
+def test_later_events_of_a_key_wait_through_every_attempt(order: EventOrder, times: int) -> None:
     async def work(loop: VirtualLoop) -> list[int]:
         rig = Rig(loop)
         await rig.declare()
@@ -338,7 +338,7 @@ def test_later_events_of_a_key_wait_through_every_attempt(mode: Mode, times: int
         failing = FailingFirst(times)
         rig.invoker = failing  # type: ignore[assignment]  # it counts values
         retry = Retry(attempts=times + 1, base=0.5, jitter=False)
-        rig.spec = replace(rig.spec, mode=mode, parallelism=3, retry=retry)
+        rig.spec = replace(rig.spec, order=order, parallelism=3, retry=retry)
         worker = await rig.claim()
         running = rig.tasks.start(worker.run(), name="worker")
         await rig.clock.sleep(3_000)
@@ -385,10 +385,10 @@ class Slow(FailingFirst):
             self.running -= 1
 
 
-@pytest.mark.parametrize("mode", ["keyed", "unordered"])
+@pytest.mark.parametrize("order", ["key", "none"])
 @pytest.mark.parametrize("times", [0, 2, 5])
 def test_what_runs_while_the_log_is_away_is_kept_and_its_attempts_are_counted(
-    mode: Mode, times: int
+    order: EventOrder, times: int
 ) -> None:
     async def work(loop: VirtualLoop) -> list[int]:
         rig = Rig(loop)
@@ -397,7 +397,7 @@ def test_what_runs_while_the_log_is_away_is_kept_and_its_attempts_are_counted(
         slow = Slow(times, rig.clock)
         rig.invoker = slow  # type: ignore[assignment]  # it counts values
         retry = Retry(attempts=3, base=0.0, jitter=False)
-        rig.spec = replace(rig.spec, mode=mode, parallelism=2, retry=retry)
+        rig.spec = replace(rig.spec, order=order, parallelism=2, retry=retry)
         worker = await rig.claim(lambda reader: AwayWhile(reader, rig.clock, slow))
         running = rig.tasks.start(worker.run(), name="worker")
         await rig.clock.sleep(60)

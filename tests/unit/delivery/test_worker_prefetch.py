@@ -120,7 +120,7 @@ async def delivered(
         "s", [Event(b"1", str(n % KEYS)) for n in range(events)]
     )
     spec = FunctionSpec(
-        name="shop.price", app="shop", mode="keyed", batch_size=1, parallelism=WIDTH
+        name="shop.price", app="shop", order="key", batch_size=1, parallelism=WIDTH
     )
     subscription = broker.subscribe(spec.name, ("s",))
     claimed = await claim(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace import App, Event, Rate
+from headrace import App, Event, Sample
 from headrace.admin.lag import LagRow
 from headrace.admin.sources import SourceRow
 from headrace.environment.time_slices import SLICE_S, Slices
@@ -79,7 +79,7 @@ def test_what_is_deployed_counts_from_nothing() -> None:
     app = App("shop")
     orders = app.stream("orders")
 
-    @app.function(orders, rate=Rate(1))
+    @app.function(orders, sample=Sample(1))
     def count(event: Event[int]) -> None: ...
 
     text = rendered(Metrics(), apps=[app.spec()])
@@ -91,7 +91,7 @@ def test_what_is_deployed_counts_from_nothing() -> None:
         'headrace_handled_events_total{function="shop.count"} 0.0',
         'headrace_dead_letters_total{function="shop.count"} 0.0',
         'headrace_parked_events_total{function="shop.count"} 0.0',
-        'headrace_left_out_events_total{function="shop.count",policy="rate"} 0.0',
+        'headrace_left_out_events_total{function="shop.count",policy="sample"} 0.0',
         'headrace_invocation_seconds_count{function="shop.count"} 0.0',
         *(
             f'headrace_invocations_total{{function="shop.count",outcome="{outcome}"}} 0.0'

@@ -107,7 +107,7 @@ def test_an_override_that_is_about_nothing_is_reported_with_a_near_name(tmp_path
         (
             "[functions.x]\nmode = 'keyd'\n",
             2,
-            "use `ordered` or `keyed` or `unordered` (did you mean",
+            "use `partition` or `key` or `none` (did you mean",
         ),
         ("[functions.x]\ntimeout = 'soon'\n", 2, "write seconds, a text such as"),
         ("[streams.x]\nretention_age = -1\n", 2, "-1 s, which is out of range"),

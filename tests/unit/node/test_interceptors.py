@@ -79,7 +79,7 @@ def shop() -> App:
     def ordered(events: Batch[Any]) -> None:
         pass
 
-    @app.function(orders, mode="keyed", batch_size=1, parallelism=2)
+    @app.function(orders, order="key", batch_size=1, parallelism=2)
     async def keyed(event: Event[Any]) -> None:
         for _ in range(20):
             await asyncio.sleep(0)

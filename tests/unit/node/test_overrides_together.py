@@ -24,12 +24,12 @@ MERGED = (StreamTrigger(streams=("a", "b"), merge="time"),)
 @pytest.mark.parametrize(
     ("values", "author", "says"),
     [
-        ({"parallelism": 8}, {}, "its mode is `ordered`"),
-        ({"debounce": {"seconds": 1}}, {}, "its mode is `ordered`"),
-        ({"mode": "ordered"}, {"mode": "keyed", "singleton": Singleton()}, "its mode is `ordered`"),
-        ({"mode": "unordered"}, {"triggers": MERGED}, "merges streams into one order"),
-        ({"mode": "keyed", "parallelism": 2}, {"triggers": MERGED}, "merges streams"),
-        ({"commit": "before"}, {"mode": "keyed", "debounce": Debounce(1)}, "leave out `commit"),
+        ({"parallelism": 8}, {}, "its order is `partition`"),
+        ({"debounce": {"seconds": 1}}, {}, "its order is `partition`"),
+        ({"order": "partition"}, {"order": "key", "singleton": Singleton()}, "its order is `partition`"),
+        ({"order": "none"}, {"triggers": MERGED}, "merges streams into one order"),
+        ({"order": "key", "parallelism": 2}, {"triggers": MERGED}, "merges streams"),
+        ({"commit": "before"}, {"order": "key", "debounce": Debounce(1)}, "leave out `commit"),
     ],
 )
 def test_what_cannot_hold_together_is_refused_by_file_and_line(
@@ -40,7 +40,7 @@ def test_what_cannot_hold_together_is_refused_by_file_and_line(
 
 
 def test_what_holds_together_is_taken() -> None:
-    assert overridden({"parallelism": 8}, mode="keyed").parallelism == 8
-    assert overridden({"parallelism": 8, "mode": "keyed"}).works_in_lanes
+    assert overridden({"parallelism": 8}, order="key").parallelism == 8
+    assert overridden({"parallelism": 8, "order": "key"}).works_in_lanes
     assert overridden({"batch_size": 5}, triggers=MERGED).batch_size == 5
-    assert not overridden({"mode": "ordered", "parallelism": 1}, mode="keyed").works_in_lanes
+    assert not overridden({"order": "partition", "parallelism": 1}, order="key").works_in_lanes

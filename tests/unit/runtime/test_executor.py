@@ -171,7 +171,7 @@ def test_every_form_fails_the_one_event_that_cannot_be_decoded(handler: Callable
 
 @pytest.mark.parametrize("handler", FORMS)
 def test_unordered_functions_go_round_what_cannot_be_decoded(handler: Callable[..., Any]) -> None:
-    rig = Rig(handler, output=True, mode="unordered")
+    rig = Rig(handler, output=True, order="none")
     returned = rig.run(1, b"x", 3, b"y", keys="aaaa")
     assert failed(returned) == [1, 3]
     assert returned.untouched == -1
@@ -180,7 +180,7 @@ def test_unordered_functions_go_round_what_cannot_be_decoded(handler: Callable[.
 
 @pytest.mark.parametrize("handler", FORMS)
 def test_keyed_functions_keep_later_events_of_the_key_waiting(handler: Callable[..., Any]) -> None:
-    returned = Rig(handler, output=True, mode="keyed").run(1, b"x", 3, 4, keys="abbc")
+    returned = Rig(handler, output=True, order="key").run(1, b"x", 3, 4, keys="abbc")
     assert [(f.index, f.cause.kind) for f in returned.failures] == [
         (1, "Undecodable"),
         (2, BEHIND),
@@ -213,7 +213,7 @@ def test_a_failure_at_the_end_leaves_nothing_untouched() -> None:
 
 
 def test_a_keyed_function_goes_on_with_other_keys() -> None:
-    returned = Rig(picky, mode="keyed").run(-1, 2, 3, -4, keys="abac")
+    returned = Rig(picky, order="key").run(-1, 2, 3, -4, keys="abac")
     assert [(f.index, f.cause.kind) for f in returned.failures] == [
         (0, "ValueError"),
         (2, BEHIND),
@@ -226,7 +226,7 @@ def test_returned_failures_count_for_a_single_event_too() -> None:
     def refuse(event: Event[int]) -> Failures | None:
         return Failures([event], "too small") if event.value < 3 else None
 
-    returned = Rig(refuse, mode="unordered").run(1, 5, 2)
+    returned = Rig(refuse, order="none").run(1, 5, 2)
     assert failed(returned) == [0, 2]
     assert returned.failures[0].cause.message == "too small"
 
@@ -474,9 +474,9 @@ def test_what_tasks_did_is_not_taken_for_the_work_on_the_event_at_hand() -> None
     assert published(returned) == [(1, None), (3, None)]
 
 
-@pytest.mark.parametrize("mode", ["ordered", "keyed", "unordered"])
+@pytest.mark.parametrize("order", ["partition", "key", "none"])
 def test_a_second_pass_meets_the_values_of_the_log(
-    mode: Literal["ordered", "keyed", "unordered"],
+    order: Literal["partition", "key", "none"],
 ) -> None:
     def changing(events: Batch[Any], context: Context) -> Failures:
         for event in events:
@@ -489,7 +489,7 @@ def test_a_second_pass_meets_the_values_of_the_log(
     app = App("shop")
     rows = app.stream("rows", value=dict[str, int])
     app.stream("out")
-    app.function(rows, name="f", mode=mode)(changing)
+    app.function(rows, name="f", order=order)(changing)
     raws = [b'{"n": 0}', b'{"n": 1000}', b'{"n": 20}', b"[1]"]
     facts = [Fact(raw, str(at)) for at, raw in enumerate(raws)]
     chunk = Chunk("rows", 0, 0, 4, encode_events(facts), 0, 0, 4)
@@ -605,7 +605,7 @@ async def cancel_itself(event: Event[int], context: Context) -> None:
 
 
 def test_a_handler_that_cancels_itself_has_failed_and_its_neighbours_have_not() -> None:
-    returned = Rig(cancel_itself, mode="unordered").run(0, 1, 2, 3)
+    returned = Rig(cancel_itself, order="none").run(0, 1, 2, 3)
     assert [(f.index, f.cause.kind) for f in returned.failures] == [
         (1, "CancelledError"),
         (2, "CancelledError"),
@@ -626,7 +626,7 @@ def test_a_handler_that_forgives_bad_bytes_is_not_overruled() -> None:
 
 
 def test_a_batch_of_nothing_but_poison_gives_up_after_a_bounded_number_of_runs() -> None:
-    returned = Rig(double_batch, mode="unordered").run(*[b"x"] * 40)
+    returned = Rig(double_batch, order="none").run(*[b"x"] * 40)
     assert returned.error is not None
     assert returned.error.kind == "Undecodable"
 

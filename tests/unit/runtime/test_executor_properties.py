@@ -106,8 +106,8 @@ def deployed(handler: Callable[..., Any], **options: Any) -> App:
 
 APPS = {
     "ordered": deployed(ordered),
-    "keyed": deployed(keyed, mode="keyed"),
-    "unordered": deployed(unordered, mode="unordered"),
+    "keyed": deployed(keyed, order="key"),
+    "unordered": deployed(unordered, order="none"),
     "whole": deployed(whole),
     "sealing": deployed(sealing),
 }

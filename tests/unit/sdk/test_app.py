@@ -59,7 +59,7 @@ def test_a_declaration_becomes_a_spec() -> None:
         output=priced,
         publishes=[other],
         start="latest",
-        mode="keyed",
+        order="key",
         parallelism=4,
         commit="before",
         timeout=5,
@@ -85,7 +85,7 @@ def test_a_declaration_becomes_a_spec() -> None:
     assert function.publishes == ("audit",)
     assert function.breaker is None
     assert function.on_failure == ParkKey()
-    assert (function.batch_size, function.mode, function.parallelism) == (500, "keyed", 4)
+    assert (function.batch_size, function.order, function.parallelism) == (500, "key", 4)
     assert function.summary == "Quote every order."
     assert function.source.startswith(__file__)
 
@@ -223,8 +223,8 @@ def _declare(**options: Any) -> Callable[[App], None]:
         (_declare(timeout=0), r"`timeout=` is 0 s, which is out of range"),
         (_declare(timeout="soon"), r"`timeout=` is 'soon'; write seconds, a text such as"),
         (_declare(batchsize=5), r"no option `batchsize` \(did you mean `batch_size`"),
-        (_declare(mode="keyd"), r"did you mean `keyed`.*`ordered` or `keyed` or `unordered`"),
-        (_declare(parallelism=2), r'needs events that may overtake.*mode="keyed"'),
+        (_declare(order="keyd"), r"did you mean `key`.*`partition` or `key` or `none`"),
+        (_declare(parallelism=2), r'needs events that may overtake.*order="key"'),
         (_declare(retry=5), r"`retry=5` is not a policy; use `retry=Retry\(...\)`"),
         (_declare(on_failure=DeadLetter), r"it is a class; call it.*`DeadLetter\(\)`"),
         (_declare(bisect="no"), r"use True or False"),
@@ -299,8 +299,8 @@ def test_merging_with_another_apps_stream_waits_for_the_deployment_to_judge() ->
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("parallelism", {"mode": "keyed", "parallelism": 2}),
-        ("mode", {"mode": "unordered"}),
+        ("parallelism", {"order": "key", "parallelism": 2}),
+        ("order", {"order": "none"}),
         ("debounce", {"debounce": Debounce(1)}),
         ("singleton", {"singleton": Singleton()}),
         ("batch_per_key", {"batch_per_key": True}),
@@ -314,7 +314,7 @@ def test_what_lets_events_overtake_each_other_is_refused_with_a_merge(
     one, other = shop.stream("one"), shop.stream("other")
     with pytest.raises(Misuse, match=f"`{name}=` lets events overtake"):
         shop.function(one, other, merge="time", **options)(handler)
-    shop.function(one, other, merge="time", mode="ordered", throttle=Throttle(5))(handler)
+    shop.function(one, other, merge="time", order="partition", throttle=Throttle(5))(handler)
 
 
 def test_an_init_hook_for_a_function_that_is_not_there_is_refused() -> None:

@@ -25,7 +25,7 @@ def test_wrong_options_of_a_function_are_seen_by_a_type_checker_and_refused() ->
     source = app.stream("s")
     with pytest.raises(Misuse, match="`batch_size='5'` is not a whole number; use 1 to 10,000"):
         app.function(source, batch_size="5")(handler)  # type: ignore[arg-type]
-    with pytest.raises(Misuse, match=r"is unknown.*use `ordered` or `keyed`"):
+    with pytest.raises(Misuse, match=r"is unknown.*use `partition` or `key`"):
         app.function(source, mode="keyd")(handler)  # type: ignore[arg-type]
     with pytest.raises(Misuse, match="did you mean `timeout`"):
         app.function(source, time_out=5)  # type: ignore[call-arg]

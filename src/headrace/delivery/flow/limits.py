@@ -1,7 +1,7 @@
 """When a function may run: how many at once and how often, as a whole and per key.
 
-`FlowLimiter` is shared by the partition workers of a function on a node; it answers at once and never waits. `RateFilter`
-belongs to one partition worker and says which events are left out because of a `Rate`. Both work on `paced`, a
+`FlowLimiter` is shared by the partition workers of a function on a node; it answers at once and never waits. `SampleFilter`
+belongs to one partition worker and says which events are left out because of a `Sample`. Both work on `paced`, a
 token bucket in one number (the generic cell rate algorithm, ITU-T I.371): the time at which a bucket
 would be full again. What a crash must not forget is handed over as rows that ride in a commit: by the
 filter itself, and for the limiter by the `ThrottleRows` of each partition.
@@ -162,7 +162,7 @@ class FlowLimiter:
     def is_per_key(self) -> bool:
         """Whether keys have limits of their own."""
         limits = self._concurrency
-        return self._pace_per_key or (limits is not None and limits.per_key is not None)
+        return self._pace_per_key or (limits is not None and limits.key_limit is not None)
 
     def until(self, now: int) -> int:
         """When the function may begin a run: `now`, later, or `FOREVER`: when another one ends."""
@@ -177,8 +177,8 @@ class FlowLimiter:
         limits = self._concurrency
         if (
             limits is not None
-            and limits.per_key is not None
-            and self._by_key.get(key, 0) >= limits.per_key
+            and limits.key_limit is not None
+            and self._by_key.get(key, 0) >= limits.key_limit
         ):
             return FOREVER
         if self._pace is None or not self._pace_per_key:
@@ -243,14 +243,14 @@ class FlowLimiter:
                 self._full[bucket] = full
 
 
-class RateFilter:
-    """Which events of one partition are left out because of the function's `Rate`."""
+class SampleFilter:
+    """Which events of one partition are left out because of the function's `Sample`."""
 
     def __init__(self, spec: FunctionSpec, streams: Sequence[str], partition: int) -> None:
-        rate = spec.rate
-        self._pace = None if rate is None else pace_of(rate.limit, rate.per, rate.limit)
-        self._per_key = rate is not None and rate.per_key
-        self._prefix = {name: pack("rate", spec.name, name, partition) for name in streams}
+        sample = spec.sample
+        self._pace = None if sample is None else pace_of(sample.limit, sample.per, sample.limit)
+        self._per_key = sample is not None and sample.per_key
+        self._prefix = {name: pack("sample", spec.name, name, partition) for name in streams}
         self._buckets = BucketRefills()
         self._judged: dict[str, int] = {}
         self._newest = 0

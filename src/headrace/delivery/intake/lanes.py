@@ -2,7 +2,7 @@
 
 Every key is a lane. A lane with an event in flight, or waiting to be tried again, is closed: its later
 events stay behind it, whatever the other lanes do. Events without a key (and all events of an
-`unordered` function) are lanes of their own. A batch takes from open lanes in the order in which
+function with `order="none"`) are lanes of their own. A batch takes from open lanes in the order in which
 their first events came, so no key starves; `LaneRules` say where flow control wants it otherwise:
 
     nothing waits -> held (until a time) -> open -> closed (in flight) -> held or open again

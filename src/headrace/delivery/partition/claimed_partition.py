@@ -52,7 +52,7 @@ class ClaimedPartition:
         no position, so nothing would fence the commits behind it.
         """
         spec = self.spec
-        return spec.mode == "ordered" or len(self.claims) > 1 or spec.commit == "before"
+        return spec.order == "partition" or len(self.claims) > 1 or spec.commit == "before"
 
     @property
     def width(self) -> int:

@@ -1,7 +1,7 @@
 """One partition worker's side of flow control: what may go now, what is left out, and what must be remembered.
 
 It knows the function's policies, the `FlowLimiter` it shares with the other partition workers, and the partition's own
-`RateFilter`; the partition worker asks it before a unit runs and tells it afterwards. Nothing waits here.
+`SampleFilter`; the partition worker asks it before a unit runs and tells it afterwards. Nothing waits here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from headrace.delivery.flow.debounce_waits import DebounceWaits
-from headrace.delivery.flow.limits import MICROS, FlowLimiter, Key, RateFilter, Row
+from headrace.delivery.flow.limits import MICROS, FlowLimiter, Key, SampleFilter, Row
 from headrace.delivery.flow.throttle_rows import ThrottleRows
 from headrace.delivery.intake.lanes import LaneRules
 from headrace.delivery.unit import FOREVER, Unit
@@ -39,7 +39,7 @@ class FlowGate:
     ) -> None:
         self._flow = flow
         self._now = now
-        self._sieve = RateFilter(spec, streams, partition)
+        self._sieve = SampleFilter(spec, streams, partition)
         self._starts = ThrottleRows(spec.name, streams[0], partition, flow)
         self.waits = DebounceWaits(spec, streams, partition)
         self._spec = spec
@@ -62,7 +62,7 @@ class FlowGate:
         return self._is_open
 
     def sift(self, stream: str, chunks: Sequence[Chunk]) -> tuple[Sequence[Chunk], Sequence[Chunk]]:
-        """What passes, and what is left out by the function's `Rate`."""
+        """What passes, and what is left out by the function's `Sample`."""
         return (chunks, ()) if self._sieve.is_open else self._sieve.sift(stream, chunks)
 
     def wait(self) -> float | None:
@@ -139,7 +139,7 @@ def _rules(spec: FunctionSpec, flow: FlowLimiter) -> LaneRules:
     debounce, singleton = spec.debounce, spec.singleton
     per_key = bool(debounce or singleton or spec.batch_per_key)
     return LaneRules(
-        by_key=spec.mode == "keyed" or per_key,
+        by_key=spec.order == "key" or per_key,
         together=per_key,
         one_key=spec.batch_per_key,
         singly=singleton is not None,

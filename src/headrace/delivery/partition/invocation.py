@@ -71,6 +71,6 @@ def call_of(
         now=now,
         seed=entropy.integer(WRITE_BITS),
         fresh=fresh,
-        order=spec.mode,
+        order=spec.order,
         each=each,
     )

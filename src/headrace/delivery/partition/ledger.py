@@ -60,7 +60,7 @@ class Ledger:
         self._split = False
         # Where nothing has an order, what is redriven out of the dead letters holds nobody back.
         holds = spec.singleton is not None or isinstance(spec.on_failure, ParkKey)
-        self._lets_pass = spec.mode == "unordered" and not holds
+        self._lets_pass = spec.order == "none" and not holds
         self.pending: deque[Unit] = deque()
         self.running: list[Unit] = []
         self.parked: dict[Lane, bool] = {

@@ -108,7 +108,7 @@ class UnitScheduler:
         if self._ledger.missed:
             self._record_missed()
         passing, left = self._gate.sift(stream, admitted)
-        self._leave_out("rate", left)
+        self._leave_out("sample", left)
         now = self._clock.monotonic()
         self._intake.add(reader, passing, now - self._age(passing))
         if self._idle is not None and passing:

@@ -258,7 +258,7 @@ class Executor:
         at_once: bool,
     ) -> Returned:
         """Event by event. An ordered function stops at the first failure, others go round it."""
-        order = invocation.order or prepared.mode
+        order = invocation.order or prepared.order
         recorder, context = self._desk(invocation, prepared, events, began, at_once)
         handler, output = prepared.handler, prepared.output
         closed: set[str] = set()
@@ -292,10 +292,10 @@ class Executor:
             if fork_detection.count != self._forks:
                 fork_detection.leave()
             if index in recorder.dropped:
-                if order == "ordered":
+                if order == "partition":
                     untouched = index + 1 if index + 1 < len(events) else -1
                     break
-                if order == "keyed" and event.key is not None:
+                if order == "key" and event.key is not None:
                     closed.add(event.key)
         recorder.close()
         if recorder.dropped:
@@ -312,7 +312,7 @@ class Executor:
         at_once: bool,
     ) -> Returned:
         """All at once. Events that cannot be decoded are set aside and the rest is run again."""
-        order = invocation.order or prepared.mode
+        order = invocation.order or prepared.order
         aside: dict[int, Cause] = {}
         end = len(events)
         cause = None
@@ -341,12 +341,12 @@ class Executor:
                         return collect_error(recorder, cause)
                     # The handler may have changed them in place.
                     events = self._open(invocation, prepared)
-                    if order == "ordered":
+                    if order == "partition":
                         end = poison
                         aside = {i: why for i, why in aside.items() if i < end} | {poison: cause}
                     else:
                         aside[poison] = cause
-                        if order == "keyed":
+                        if order == "key":
                             close_key(events, poison, aside)
                     continue
             if fork_detection.count != self._forks:

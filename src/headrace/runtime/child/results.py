@@ -32,7 +32,7 @@ class Prepared:
         "handler",
         "many",
         "may_publish",
-        "mode",
+        "order",
         "output",
         "splits",
     )
@@ -44,7 +44,7 @@ class Prepared:
         self.context = shape.context
         self.awaits = shape.awaits
         self.generates = shape.generates
-        self.mode = spec.mode
+        self.order = spec.order
         self.output = declared.output
         # A returned list is several outputs, unless the output's values are lists themselves.
         held = declared.output.coder.type if declared.output is not None else None
