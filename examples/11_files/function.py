@@ -17,7 +17,7 @@ totals = app.stream("totals")
 
 
 @app.function(
-    Files("inbox", pattern="*.csv", events=("created", "modified"), slices="csv"), output=lines
+    Files("inbox", glob="*.csv", events=("created", "modified"), slices="csv"), output=lines
 )
 def read(event: Event[dict[str, Any]]) -> list[Output[dict[str, str]]]:
     """One output for each row of a slice of the file, which may be of any size."""

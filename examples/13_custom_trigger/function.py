@@ -12,7 +12,7 @@ visits = app.stream("visits")
 LOG = app.folder / "door.log"
 
 
-@app.trigger(every="1s")
+@app.source(every="1s")
 def new_lines(offset: int | None) -> Iterator[Emit]:
     """Every complete line after `offset`; what was said and the new offset are kept together."""
     if not LOG.exists():

@@ -46,7 +46,7 @@ def test_a_replay_hands_the_past_to_one_rule_only():
     with World(desk.app) as world:
         world.publish("shop.events", placed(1, 900), placed(2, 700))
         world.run_until_idle()
-        world.replay("shop.events", "desk.greet", name="tuesday")
+        world.bus_replay("shop.events", "desk.greet", name="tuesday")
         world.run_until_idle()
         assert [one["about"] for one in world.values("tickets")] == [1, 2, 1, 2]
         assert len(world.values("shop.archive")) == len(world.posted) == 2

@@ -149,7 +149,7 @@ def test_events_go_to_functions_streams_and_addresses_and_can_be_replayed(
         wait_for(lambda: records(client, "everywhere") == [{"a": 1}])
 
         words = ["--from", "2020-01-01T00:00:00Z", "--rule", "desk.take", "--name", "again"]
-        assert main(["replay", "start", "happenings", *words, *at(url)]) == 0
+        assert main(["bus", "replay", "happenings", *words, *at(url)]) == 0
         assert "`again` is running: 10 events" in capsys.readouterr().out
         again = wait_for(lambda: [n for n in records(client, "even") if n["replay"]][4:] and 1)
         assert again
@@ -158,10 +158,10 @@ def test_events_go_to_functions_streams_and_addresses_and_can_be_replayed(
             lambda: [r for r in client.get("replays")["replays"] if r["state"] == "done"]
         )
         assert (row["read"], row["sent"], row["left"]) == (10, 5, 0)
-        assert main(["replay", "list", *at(url)]) == 0
-        assert main(["replay", "cancel", "again", *at(url)]) == 0
+        assert main(["bus", "replays", *at(url)]) == 0
+        assert main(["bus", "cancel", "again", *at(url)]) == 0
         assert "`again` is done" in capsys.readouterr().out
-        assert main(["replay", "start", "happenings", *words, *at(url)]) == 1
+        assert main(["bus", "replay", "happenings", *words, *at(url)]) == 1
         assert "give this one another name" in capsys.readouterr().err
         with pytest.raises(HeadraceError, match="no replay `other`"):
             client.get("replays", "other")

@@ -248,7 +248,7 @@ def test_a_function_is_invoked(say: Say) -> None:
         ["invoke"],
         ["lag"],
         ["logs"],
-        ["runs"],
+        ["invocations"],
         ["dead", "list"],
         ["parked", "list"],
         ["pause"],
@@ -271,9 +271,9 @@ def test_what_functions_print_is_shown(say: Say, client: Client) -> None:
         time.sleep(0.05)
     lines = [json.loads(line) for line in say("logs", "--json", "-n", "1000").splitlines()]
     assert "counting printed" in [line["text"] for line in lines]
-    runs = say("runs", "shop.count", "-n", "3").splitlines()
+    runs = say("invocations", "shop.count", "-n", "3").splitlines()
     assert runs[0].split()[:3] == ["STARTED", "FUNCTION", "OUTCOME"]
-    assert json.loads(say("runs", "--json", "-n", "1"))[0]["function"].startswith("shop.")
+    assert json.loads(say("invocations", "--json", "-n", "1"))[0]["function"].startswith("shop.")
 
 
 def test_state_is_listed_by_prefix(say: Say, client: Client) -> None:

@@ -52,14 +52,14 @@ def trigger(
     if request.param == "file":
         folder = tmp_path / "objects" / "in"
         folder.mkdir(parents=True)
-        return Objects(folder.as_uri(), pattern="*.csv", poll=0.05)
+        return Objects(folder.as_uri(), glob="*.csv", poll=0.05)
     for name, value in AWS.items():
         monkeypatch.setenv(name, value)
     server: str = request.getfixturevalue("server")
     _create_bucket(server, request.node.name)
     options = {"aws_endpoint": server, "allow_http": "true", "aws_region": "eu-central-1"}
     bucket = _bucket(request.node.name)
-    return Objects(f"s3://{bucket}/in", pattern="*.csv", poll=0.05, options=options)
+    return Objects(f"s3://{bucket}/in", glob="*.csv", poll=0.05, options=options)
 
 
 def _bucket(test: str) -> str:

@@ -43,7 +43,7 @@ def arrive(event: Event) -> str:
     return event.value["event"] + " " + event.value["name"]
 
 
-@app.trigger(every=0.05, events=7)
+@app.source(every=0.05, turn_events=7)
 def count(checkpoint):
     start = checkpoint or 0
     for number in range(start, start + 20):

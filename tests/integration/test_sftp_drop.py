@@ -56,7 +56,7 @@ class Server:
     def trigger(self, known: Path | None = None) -> Sftp:
         return Sftp(
             f"sftp://me@127.0.0.1:{self.port}/drop",
-            pattern="*.csv",
+            glob="*.csv",
             settle=0.1,
             poll=0.05,
             key=str(self.key),

@@ -64,7 +64,7 @@ def consume(events, context):
     time.sleep({LONG})
 
 
-@app.trigger(every=0.1)
+@app.source(every=0.1)
 def feed(checkpoint):
     print("begun", flush=True)
     time.sleep({LONG})

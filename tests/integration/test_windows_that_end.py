@@ -33,7 +33,7 @@ lines = app.stream("lines", partitions=2)
 hours, kept = app.stream("hours"), app.stream("kept")
 
 
-@app.function(Files("inbox", pattern="*.csv", slices="csv"), output=lines)
+@app.function(Files("inbox", glob="*.csv", slices="csv"), output=lines)
 def read(event: Event):
     part = event.value
     (names,) = csv.reader([part["header"]])

@@ -66,7 +66,7 @@ def test_a_generator_may_say_that_it_happened_at_the_epoch() -> None:
     app = App("a")
     seen = app.stream("seen")
 
-    @app.trigger(every=1.0)
+    @app.source(every=1.0)
     def old(checkpoint: Any) -> Any:
         if checkpoint is None:
             yield Emit("x", time=0, checkpoint=1)

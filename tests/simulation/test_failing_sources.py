@@ -16,7 +16,7 @@ def test_a_generator_that_raises_is_told_with_its_error_until_it_has_run_for_a_w
     app = App("shop")
     broken = True
 
-    @app.trigger(every=1.0)
+    @app.source(every=1.0)
     def feed(checkpoint: Any) -> Any:
         if broken:
             raise ValueError("no such page")

@@ -112,7 +112,7 @@ def test_records_without_a_key_are_kept_in_order_per_row_by_its_columns() -> Non
 
     @app.function(
         captured,
-        changes=Debezium(key="id"),
+        changes=Debezium(key_columns="id"),
         order="key",
         parallelism=4,
         batch_size=1,
@@ -138,7 +138,7 @@ def test_a_crash_repeats_and_loses_no_change() -> None:
     app = App("shop")
     captured, told = app.stream("captured"), app.stream("told")
 
-    @app.function(captured, changes=Debezium(key="id"), output=told, order="key", parallelism=2)
+    @app.function(captured, changes=Debezium(key_columns="id"), output=told, order="key", parallelism=2)
     def tell(event: Event[Change]) -> Any:
         return event.key
 

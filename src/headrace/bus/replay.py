@@ -237,7 +237,7 @@ class Replays:
         found = await self._there(name)
         if found is None:
             raise Unknown(
-                f"there is no replay `{name}`; `headrace replay list` shows what there is"
+                f"there is no replay `{name}`; `headrace bus replays` shows what there is"
             )
         return found
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import click
 
 
+FORMER_COMMANDS = {"replay": "bus replay", "runs": "invocations"}
+"""Commands that have another name now: `runs` is kept for those of workflows."""
+
+
 class CommandGroup(click.Group):
     """As click's group, with near names where there is no such command."""
 
@@ -17,7 +21,8 @@ class CommandGroup(click.Group):
         if name and name not in known and not name.startswith("-"):
             import difflib
 
-            near = difflib.get_close_matches(name, known, n=1)
+            now = FORMER_COMMANDS.get(name, "") if ctx.parent is None else ""
+            near = [now] if now else difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean `{near[0]}`?" if near else ""
             own = "" if ctx.parent is None else f"`{ctx.info_name}` has no"
             listed = "" if near or ctx.parent is None else f" There are {_listed(known)}."

@@ -38,11 +38,15 @@ LAG_COLUMNS = {
     help="Give up after this long, such as `30` or `5m`.",
 )
 @click.option(
-    "--key", metavar="TEXT", help="Idempotency key: a repeated call gets the first answer."
+    "--idempotency-key", metavar="TEXT", help="A repeated call with it gets the first answer."
 )
 @node_options
 def invoke_command(
-    function: str, payload: str | None, timeout: float | None, key: str | None, client: Client
+    function: str,
+    payload: str | None,
+    timeout: float | None,
+    idempotency_key: str | None,
+    client: Client,
 ) -> None:
     """Call FUNCTION (`app.function`) with a JSON PAYLOAD (`-` reads it from stdin)."""
     body = sys.stdin.buffer.read() if payload == "-" else (payload or "null").encode()
@@ -52,8 +56,8 @@ def invoke_command(
         query={"timeout": timeout},
         body=body,
         media="application/json",
-        headers={"Idempotency-Key": key} if key else None,
-        repeatable=key is not None,
+        headers={"Idempotency-Key": idempotency_key} if idempotency_key else None,
+        repeatable=idempotency_key is not None,
     )
     print_json(answer.json())
 

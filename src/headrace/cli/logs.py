@@ -41,12 +41,12 @@ def logs_command(
             clock.pause(_POLL_S)
 
 
-@click.command("runs")
+@click.command("invocations")
 @click.argument("function", required=False)
 @click.option("-n", "--limit", type=click.IntRange(1, 1_000), default=20, show_default=True)
 @json_option
 @node_options
-def runs_command(function: str | None, limit: int, as_json: bool, client: Client) -> None:
+def invocations_command(function: str | None, limit: int, as_json: bool, client: Client) -> None:
     """Show the latest invocations (of FUNCTION), newest first."""
     rows = client.get("runs", function=function, limit=limit)["runs"]
     if as_json:

@@ -83,11 +83,11 @@ class Debezium(msgspec.Struct, frozen=True, tag="debezium"):
     """Row changes as Debezium writes them: the format of what a function reads.
 
     Attributes:
-        key: The columns that name a row, where the records' own keys do not: an event's key is
+        key_columns: The columns that name a row, where the records' own keys do not: an event's key is
             then made of them. None takes the key of the record.
     """
 
-    key: str | tuple[str, ...] = ()
+    key_columns: str | tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Keep the key as a tuple.
@@ -95,18 +95,18 @@ class Debezium(msgspec.Struct, frozen=True, tag="debezium"):
         Raises:
             Misuse: It names no column.
         """
-        key: Any = self.key
+        key: Any = self.key_columns
         names = (key,) if isinstance(key, str) else key
         if not isinstance(names, (tuple, list)) or not all(
             isinstance(name, str) and name for name in names
         ):
-            raise Misuse(f'`Debezium(key={key!r})` is not a column; write `key="id"`')
+            raise Misuse(f'`Debezium(key_columns={key!r})` is not a column; write `key_columns="id"`')
         force_setattr(self, "key", tuple(names))
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The columns of the key, as they were given."""
-        return self.key if isinstance(self.key, tuple) else (self.key,)
+        return self.key_columns if isinstance(self.key_columns, tuple) else (self.key_columns,)
 
 
 class DebeziumEnvelope(msgspec.Struct, frozen=True):

@@ -67,7 +67,7 @@ def line_of_run(run: RunRecord) -> Line | None:
         what += f" at attempt {run.attempt}, {events} {run.first}"
         level, closer = "WARNING", f"headrace explain {run.first}"
     else:
-        level, closer = "ERROR", f"headrace runs {run.function}"
+        level, closer = "ERROR", f"headrace invocations {run.function}"
     ended = run.started + round(run.wall * 1_000_000)
     return Line(ended, level, run.function, f"{what}: {run.cause} ({closer})")
 

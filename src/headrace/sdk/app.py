@@ -297,30 +297,30 @@ class App(Streams):
         return declare
 
     @overload
-    def trigger(self, emitter: Source, /) -> Source: ...
+    def source(self, emitter: Source, /) -> Source: ...
 
     @overload
-    def trigger(
+    def source(
         self,
         /,
         *,
         every: Span = ...,
-        events: int = ...,
-        seconds: Span = ...,
+        turn_events: int = ...,
+        turn_time: Span = ...,
         timeout: Span = ...,
     ) -> Callable[[Source], Source]: ...
 
-    def trigger(
+    def source(
         self,
         emitter: Source | None = None,
         /,
         *,
         every: Span = 1.0,
-        events: int = 1_000,
-        seconds: Span = 5.0,
+        turn_events: int = 1_000,
+        turn_time: Span = 5.0,
         timeout: Span = 60.0,
     ) -> Source | Callable[[Source], Source]:
-        """Declare the decorated generator a trigger: `@app.function(the_generator)` listens to it.
+        """Declare the decorated generator a source of events: `@app.function(the_generator)` listens to it.
 
         It is given its last checkpoint (None at first) and yields `Emit`s; what it said and the
         checkpoint are kept together, so that nothing is said twice or lost. It is started again from
@@ -329,8 +329,8 @@ class App(Streams):
         Args:
             emitter: The generator, plain or asynchronous, where no setting is given.
             every: The time (such as `"5m"`) to the next turn when it had nothing more to say.
-            events: Events taken in one turn at most.
-            seconds: How long one turn may go on. A plain generator is asked only when it yields.
+            turn_events: Events taken in one turn at most.
+            turn_time: How long one turn may go on. A plain generator is asked only when it yields.
             timeout: The time after which a turn is given up, its instance killed.
 
         Raises:
@@ -343,8 +343,8 @@ class App(Streams):
                 self.name,
                 emitter,
                 every=every,
-                events=events,
-                seconds=seconds,
+                turn_events=turn_events,
+                turn_time=turn_time,
                 timeout=timeout,
                 place=place,
             )

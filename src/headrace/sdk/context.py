@@ -91,7 +91,7 @@ class Context:
     Attributes:
         function: The full name, `app.function`.
         app: The app's name.
-        version: The hash of the code.
+        code: The hash of the code that runs.
         group: The consumer group, which is the function's name.
         attempt: From 1.
         trace: The W3C `traceparent` of this invocation, or "".
@@ -108,8 +108,8 @@ class Context:
         "_platform",
         "_random",
         "_state",
+        "code",
         "instance",
-        "version",
     )
 
     def __init__(
@@ -118,7 +118,7 @@ class Context:
         desk: RunRecorder,
         began: float,
         monotonic: Callable[[], float],
-        version: str = "",
+        code: str = "",
         instance: str = "",
     ) -> None:
         self._invocation = invocation
@@ -128,7 +128,7 @@ class Context:
         self._monotonic = monotonic
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
         self._random: random.Random | None = None
-        self.version = version
+        self.code = code
         self.instance = instance
         self._state: State | None = None
         self._platform: Context | None = None
@@ -144,7 +144,7 @@ class Context:
         """This context, but with the state that the platform itself keeps for the app."""
         if self._platform is None:
             self._platform = found = Context(
-                self._invocation, self._desk, 0.0, self._monotonic, self.version, self.instance
+                self._invocation, self._desk, 0.0, self._monotonic, self.code, self.instance
             )
             found._ends = self._ends
             found._latest = self._latest
@@ -166,11 +166,6 @@ class Context:
         return self._invocation.function
 
     @property
-    def group(self) -> str:
-        """The consumer group."""
-        return self._invocation.function
-
-    @property
     def app(self) -> str:
         """The app's name."""
         return self._invocation.function.partition(".")[0]
@@ -181,13 +176,7 @@ class Context:
         return self._invocation.attempt
 
     @property
-    def stream(self) -> str:
-        """The stream the first event comes from, or "" where there is none."""
-        chunks = self._invocation.chunks or self._invocation.held
-        return chunks[0].stream if chunks else ""
-
-    @property
-    def trace(self) -> str:
+    def traceparent(self) -> str:
         """The W3C `traceparent` of this invocation, or ""."""
         return self._invocation.trace
 
@@ -198,7 +187,7 @@ class Context:
         return parts[1] if len(parts) == 4 else ""
 
     @property
-    def span_id(self) -> str:
+    def parent_id(self) -> str:
         """The parent span's 16 hexadecimal digits, or ""."""
         parts = self._invocation.trace.split("-")
         return parts[2] if len(parts) == 4 else ""

@@ -88,8 +88,8 @@ def custom_trigger(
     emitter: Emitter,
     *,
     every: Span,
-    events: int,
-    seconds: Span,
+    turn_events: int,
+    turn_time: Span,
     timeout: Span,
     place: str,
 ) -> tuple[Declared, Custom]:
@@ -98,23 +98,23 @@ def custom_trigger(
     Raises:
         Misuse: It is not a generator of one parameter, or a setting is out of range.
     """
-    full = f"{app}.{check_name(getattr(emitter, '__name__', ''), 'a trigger', place)}"
+    full = f"{app}.{check_name(getattr(emitter, '__name__', ''), 'a source', place)}"
     code = getattr(emitter, "__code__", None)
     flags = 0 if code is None else code.co_flags
     if code is None or not flags & (_GENERATOR | _ASYNC_GENERATOR) or code.co_argcount != 1:
         raise Misuse(
-            f"`{full}` ({place}): a trigger is a generator that is given its last checkpoint; "
+            f"`{full}` ({place}): a source is a generator that is given its last checkpoint; "
             f"write `def {full.rpartition('.')[2]}(checkpoint): ... yield Emit(...)`"
         )
     where = f"`{full}` ({of_code(code)})"
     period = seconds_in(every, f"{where}: `every`", low=0.05, high=86_400)
-    if not 1 <= events <= MAX_BATCH:
-        raise Misuse(f"{where}: `events={events}` is out of range; use 1 to {MAX_BATCH:,}")
-    turn = seconds_in(seconds, f"{where}: `seconds`", low=0.05, high=3_600)
+    if not 1 <= turn_events <= MAX_BATCH:
+        raise Misuse(f"{where}: `turn_events={turn_events}` is out of range; use 1 to {MAX_BATCH:,}")
+    turn = seconds_in(turn_time, f"{where}: `turn_time`", low=0.05, high=3_600)
     limit = seconds_in(timeout, f"{where}: `timeout`", low=0.05, high=3_600)
     if turn >= limit:
         raise Misuse(
-            f"{where}: `seconds={seconds!r}, timeout={timeout!r}` cannot work; a run must be over "
+            f"{where}: `turn_time={turn_time!r}, timeout={timeout!r}` cannot work; a run must be over "
             "before its timeout"
         )
     runner = _runner(emitter, bool(flags & _ASYNC_GENERATOR), where)

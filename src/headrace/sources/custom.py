@@ -53,7 +53,7 @@ class TurnResult(msgspec.Struct):
 
 
 class CustomSource:
-    """The source of one `@app.trigger`."""
+    """The source of one `@app.source`."""
 
     def __init__(
         self,

@@ -236,10 +236,10 @@ class ContextByHand(Context):
     __slots__ = ("_by_hand", "_notes")
 
     def __init__(
-        self, invocation: Invocation, notes: _Notes, version: str, remaining: float
+        self, invocation: Invocation, notes: _Notes, code: str, remaining: float
     ) -> None:
         spent = invocation.timeout - remaining
-        super().__init__(invocation, notes, 0.0, lambda: spent, version, "by-hand")
+        super().__init__(invocation, notes, 0.0, lambda: spent, code, "by-hand")
         self._notes = notes
         self._by_hand = StateByHand(notes.ledger())
 
@@ -281,7 +281,7 @@ def context(
     seed: int = 0,
     key: str = "test",
     trace: str = "",
-    version: str = "test",
+    code: str = "test",
     secrets: Mapping[str, str] | None = None,
 ) -> ContextByHand:
     """A context to call a handler with.
@@ -297,7 +297,7 @@ def context(
         seed: What `random` is seeded with.
         key: The root of idempotency keys.
         trace: A W3C `traceparent`.
-        version: The code's version.
+        code: The hash of the code.
         secrets: What the secrets are, by name; with `app`, the function must declare them.
     """
     if now.tzinfo is None:
@@ -317,7 +317,7 @@ def context(
     if remaining is not None:
         left = seconds_in(remaining, "`remaining=`", low=0, high=MAX_KEPT_S)
     return ContextByHand(
-        invocation, _Notes(invocation, app, state or {}, secrets or {}), version, left
+        invocation, _Notes(invocation, app, state or {}, secrets or {}), code, left
     )
 
 

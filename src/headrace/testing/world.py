@@ -447,7 +447,7 @@ class World:
         """Let it go on."""
         self._node.supervisor.resume(function)
 
-    def replay(
+    def bus_replay(
         self,
         stream: str | Stream[Any],
         *rules: str,
@@ -455,7 +455,7 @@ class World:
         end: datetime | None = None,
         name: str = "replay",
     ) -> None:
-        """Put what the stream held between two times to its rules again; see `headrace replay`."""
+        """Put what the stream held between two times to its rules again; see `headrace bus replay`."""
         first = 0 if begin is None else round(begin.timestamp() * 1e6)
         last = self._lives.clock.now() + 1 if end is None else round(end.timestamp() * 1e6)
         of = stream if isinstance(stream, str) else stream.name

@@ -272,7 +272,7 @@ def test_two_rules_of_one_function_are_told_apart() -> None:
         world.publish("events", {"a": 1}, {"b": 1}, {"a": 1, "b": 1})
         world.run_until_idle()
         assert len(world.values("found")) == 4
-        world.replay("events", "a.take#1")
+        world.bus_replay("events", "a.take#1")
         world.run_until_idle()
         assert len(world.values("found")) == 6
 
@@ -386,7 +386,7 @@ def test_a_replay_goes_past_what_one_rule_cannot_take() -> None:
     with World(sizes(limit=40)) as world:
         world.publish("events", {"text": "a"}, {"text": "b" * 20}, {"text": "c"})
         world.run_until_idle()
-        world.replay("events", "sizes.small", "sizes.all")
+        world.bus_replay("events", "sizes.small", "sizes.all")
         world.run_until_idle()
         assert [one["text"] for one in world.values("small")] == ["aa", "cc"] * 2
         assert len(world.values("all")) == 6

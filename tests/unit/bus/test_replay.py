@@ -44,7 +44,7 @@ def test_events_between_two_times_come_again_to_the_named_rule() -> None:
         end = world.now - timedelta(seconds=1)
         fill(world, 4, first=8)
         world.run_until_idle()
-        world.replay("events", "a.take", begin=begin, end=end)
+        world.bus_replay("events", "a.take", begin=begin, end=end)
         world.run_until_idle()
         again = [one["n"] for one in world.values("even") if one["replay"] == "replay"]
         assert sorted(again) == [4, 6]
@@ -61,7 +61,7 @@ def test_a_host_that_dies_during_a_replay_doubles_and_loses_nothing(at: str, pas
             world.publish("events", *rows, key=lambda row: str(row["n"] % 4))
         world.run_until_idle()
         world.crash(at, passes)
-        world.replay("events", name="again")
+        world.bus_replay("events", name="again")
         world.run_until_idle()
         assert world.deaths
         again = [one for one in world.published("copy") if "headrace-replay" in one.headers]
@@ -74,12 +74,12 @@ def test_a_replay_that_cannot_be_is_refused() -> None:
         fill(world, 1)
         world.run_until_idle()
         with pytest.raises(Unknown, match=r"no rule `a\.other` watches"):
-            world.replay("events", "a.other")
+            world.bus_replay("events", "a.other")
         with pytest.raises(Unknown, match="nothing to replay"):
-            world.replay("even")
+            world.bus_replay("even")
         with pytest.raises(Misuse, match="before it begins"):
-            world.replay("events", begin=world.now + timedelta(hours=1))
-        world.replay("events")
+            world.bus_replay("events", begin=world.now + timedelta(hours=1))
+        world.bus_replay("events")
         world.run_until_idle()
         with pytest.raises(Misuse, match="there was a replay `replay` before"):
-            world.replay("events")
+            world.bus_replay("events")

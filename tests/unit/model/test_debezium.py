@@ -308,11 +308,11 @@ def test_a_row_whose_text_is_no_unicode_gives_no_key_and_fails_where_it_is_opene
 
 
 def test_a_key_that_names_no_column_is_refused() -> None:
-    assert Debezium(key="id").keys == ("id",)
-    assert Debezium(key=("a", "b")).keys == ("a", "b")
+    assert Debezium(key_columns="id").keys == ("id",)
+    assert Debezium(key_columns=("a", "b")).keys == ("a", "b")
     for wrong in ("", ("a", ""), 5):
-        with pytest.raises(Misuse, match='write `key="id"`'):
-            Debezium(key=wrong)  # type: ignore[arg-type]  # that is the point
+        with pytest.raises(Misuse, match='write `key_columns="id"`'):
+            Debezium(key_columns=wrong)  # type: ignore[arg-type]  # that is the point
 
 
 TEXT = "__debezium_unavailable_value"

@@ -46,7 +46,7 @@ def test_what_fails_names_the_command_that_looks_closer() -> None:
         line_of_run(run("timed-out", "orders/0/7", 1_500))
     )
     assert text(line_of_run(run("crashed", ""))) == (
-        "12:00:00.250  ERROR    shop.price  crashed: KeyError: 'durian' (headrace runs shop.price)\n"
+        "12:00:00.250  ERROR    shop.price  crashed: KeyError: 'durian' (headrace invocations shop.price)\n"
     )
     assert text(line_of_dead(LETTER)) == (
         "12:00:00.000  ERROR    shop.price  dead letter orders/0/7 after 3 attempts: "

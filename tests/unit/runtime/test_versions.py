@@ -113,7 +113,7 @@ def test_what_the_apps_own_triggers_watch_does_not_count(folder: Path) -> None:
 
     @app.function(
         Files(str(folder / "inbox")),
-        SqlTable(f"sqlite:///{folder}/orders.dat", table="orders", key="id"),
+        SqlTable(f"sqlite:///{folder}/orders.dat", table="orders", key_columns="id"),
     )
     def take(event: Event[Any]) -> None: ...
 

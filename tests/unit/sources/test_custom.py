@@ -21,7 +21,7 @@ def counting(*, async_: bool = False, fails: int = 0) -> App:
 
     if async_:
 
-        @app.trigger(every="1m")
+        @app.source(every="1m")
         async def numbers(checkpoint: Any) -> AsyncIterator[Emit]:
             for number in range(checkpoint or 0, (checkpoint or 0) + 3):
                 yield Emit(number, key=str(number), checkpoint=number + 1)
@@ -29,7 +29,7 @@ def counting(*, async_: bool = False, fails: int = 0) -> App:
         source: Any = numbers
     else:
 
-        @app.trigger(every="1m")
+        @app.source(every="1m")
         def counted(checkpoint: Any) -> Iterator[Emit]:
             for number in range(checkpoint or 0, (checkpoint or 0) + 3):
                 yield Emit(number, key=str(number), checkpoint=number + 1)
@@ -67,7 +67,7 @@ def test_a_name_that_is_too_long_is_refused_with_its_trigger(what: str) -> None:
     app = App("count")
     names: Any = {what: "n" * 1_025}
 
-    @app.trigger(every="1m")
+    @app.source(every="1m")
     def numbers(checkpoint: Any) -> Iterator[Emit]:
         yield Emit(1, checkpoint=1, **({} if checkpoint is None else names))
 
@@ -113,7 +113,7 @@ def test_what_json_cannot_hold_is_refused_with_its_trigger(
 ) -> None:
     app = App("count")
 
-    @app.trigger(every="1m")
+    @app.source(every="1m")
     def numbers(checkpoint: Any) -> Iterator[Emit]:
         yield emit()
 
@@ -133,7 +133,7 @@ def test_an_asynchronous_generator_that_waits_hands_over_what_it_has() -> None:
     app = App("wait")
     seen = app.stream("seen")
 
-    @app.trigger(seconds=5)
+    @app.source(turn_time=5)
     async def slow(checkpoint: Any) -> AsyncIterator[Emit]:
         import asyncio
 
@@ -159,8 +159,8 @@ def test_the_map_shows_which_generator_sets_a_function_off() -> None:
     ("settings", "says"),
     [
         ({"every": 0}, "out of range"),
-        ({"events": 0}, "1 to 10,000"),
-        ({"seconds": 90}, "before its timeout"),
+        ({"turn_events": 0}, "1 to 10,000"),
+        ({"turn_time": 90}, "before its timeout"),
     ],
 )
 def test_a_wrong_setting_is_refused_where_it_is_written(
@@ -172,7 +172,7 @@ def test_a_wrong_setting_is_refused_where_it_is_written(
         yield Emit(checkpoint)
 
     with pytest.raises(Misuse, match=says):
-        app.trigger(**settings)(stream)
+        app.source(**settings)(stream)
 
 
 def test_what_is_no_generator_of_a_checkpoint_is_refused() -> None:
@@ -186,13 +186,13 @@ def test_what_is_no_generator_of_a_checkpoint_is_refused() -> None:
 
     for emitter in (plain, bare):
         with pytest.raises(Misuse, match="a trigger is a generator"):
-            app.trigger(emitter)  # type: ignore[type-var]
+            app.source(emitter)  # type: ignore[type-var]
 
 
 def test_yielding_something_else_says_what_to_yield() -> None:
     app = App("wrong")
 
-    @app.trigger
+    @app.source
     def numbers(checkpoint: Any) -> Iterator[Any]:
         yield 7
 

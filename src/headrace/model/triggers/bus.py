@@ -26,7 +26,7 @@ MAX_HTTP_TIMEOUT_S: Final = 300.0
 class Rule(msgspec.Struct, frozen=True, tag="rule"):
     """An event on a bus (or any public stream) matches a pattern. A trigger, or a forward's rule.
 
-    It begins with what is published after it was first deployed; `headrace replay` brings it older
+    It begins with what is published after it was first deployed; `headrace bus replay` brings it older
     events. At most one of `path` and `template`; without either, events arrive as they were
     published.
 

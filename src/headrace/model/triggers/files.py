@@ -28,7 +28,7 @@ class Files(msgspec.Struct, frozen=True, tag="files"):
     Attributes:
         path: The folder, as text or a `pathlib` path; a relative one counts from the folder where the node was
             started, not from the app's; `headrace validate` names one that is not there. Nothing outside of it is looked at, and no symbolic link is followed.
-        pattern: A glob that the file's name must match; with `recursive`, its path.
+        glob: A glob that the file's name must match; with `recursive`, its path.
         events: Which of `created`, `modified`, `deleted`.
         settle: How long a file must have been unchanged before it is an event.
         poll: The time between two looks. None lets the kernel say when to look (inotify), and looks
@@ -39,7 +39,7 @@ class Files(msgspec.Struct, frozen=True, tag="files"):
     """
 
     path: FolderPath
-    pattern: str = "*"
+    glob: str = "*"
     events: tuple[FileEvent, ...] = ("created", "modified", "deleted")
     settle: Seconds = default(0.5)
     poll: MaybeSeconds = default(None)
@@ -70,7 +70,7 @@ class Objects(msgspec.Struct, frozen=True, tag="objects"):
     Attributes:
         url: The store and prefix: `s3://bucket/prefix`, `gs://`, `az://`, `file:///folder`.
             Credentials come from the node's environment, as the store's own tools read them.
-        pattern: A glob that the object's path beneath the prefix must match; `*` matches `/` too.
+        glob: A glob that the object's path beneath the prefix must match; `*` matches `/` too.
         events: Which of `created`, `modified`, `deleted`.
         poll: The time between two listings.
         options: Settings of the store, such as `{"aws_endpoint": "https://..."}`. No secrets: they
@@ -78,7 +78,7 @@ class Objects(msgspec.Struct, frozen=True, tag="objects"):
     """
 
     url: str
-    pattern: str = "*"
+    glob: str = "*"
     events: tuple[FileEvent, ...] = ("created", "modified", "deleted")
     poll: Seconds = default(30.0)
     options: dict[str, str] = {}
@@ -102,21 +102,21 @@ class Sftp(msgspec.Struct, frozen=True, tag="sftp"):
 
     Attributes:
         url: `sftp://user@host:22/folder`, without a password: keys are used.
-        pattern: A glob that the file's name must match.
+        glob: A glob that the file's name must match.
         events: Which of `created`, `modified`, `deleted`.
         settle: How long a file must have stood still, over two looks at least: uploads grow.
         poll: The time between two looks.
-        key: The private key's file on the node; None for the keys and the agent that `ssh` uses.
+        private_key: The private key's file on the node; None for the keys and the agent that `ssh` uses.
         known_hosts: The file of server keys on the node; None for the one that `ssh` uses. A server
             that is not in it is not talked to.
     """
 
     url: str
-    pattern: str = "*"
+    glob: str = "*"
     events: tuple[FileEvent, ...] = ("created", "modified", "deleted")
     settle: Seconds = default(2.0)
     poll: Seconds = default(30.0)
-    key: str | None = None
+    private_key: str | None = None
     known_hosts: str | None = None
 
     def __post_init__(self) -> None:
@@ -131,7 +131,7 @@ class Sftp(msgspec.Struct, frozen=True, tag="sftp"):
         if parts is None or parts.scheme != "sftp" or not parts.hostname or not parts.path:
             raise Misuse(f'`{what}`: write the folder as "sftp://user@host:22/folder"')
         if parts.password is not None:
-            raise Misuse(f"`{what}`: take the password out of the address; use a key (`key=`)")
+            raise Misuse(f"`{what}`: take the password out of the address; use a key (`private_key=`)")
         _check_looks(self, what)
         keep_seconds(self, "settle", low=0, high=3_600, what=f"`settle=` of `{what}`")
         keep_seconds(self, "poll", low=0.05, high=86_400, what=f"`poll=` of `{what}`")
@@ -201,7 +201,7 @@ class Missing(msgspec.Struct, frozen=True, tag="missing"):
 
 
 class Custom(msgspec.Struct, frozen=True, tag="custom"):
-    """The author's own generator says so; made by `@app.trigger`, not by hand.
+    """The author's own generator says so; made by `@app.source`, not by hand.
 
     Attributes:
         function: The full name of the function that runs the generator.
@@ -238,11 +238,11 @@ Watch = Files | Objects | Sftp | Silence | Missing | Custom
 
 
 def _check_looks(trigger: Files | Objects | Sftp, what: str) -> None:
-    """Check the pattern; keep the events as a tuple."""
-    pattern: Any = trigger.pattern
+    """Check the glob; keep the events as a tuple."""
+    glob: Any = trigger.glob
     events: Any = trigger.events
-    if not isinstance(pattern, str) or not pattern:
-        raise Misuse(f'`{what}`: `pattern={pattern!r}` is not a glob; write `"*.csv"`')
+    if not isinstance(glob, str) or not glob:
+        raise Misuse(f'`{what}`: `glob={glob!r}` is not a glob; write `"*.csv"`')
     given = (events,) if isinstance(events, str) else tuple(events)
     known = get_args(FileEvent)
     if not given or set(given) - set(known):

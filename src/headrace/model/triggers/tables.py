@@ -31,7 +31,7 @@ class SqlTable(msgspec.Struct, frozen=True, tag="table"):
             `postgresql://user@host:5432/database`, without a password: libpq's password file and
             service file on the node are used.
         table: The table's name; in PostgreSQL with its schema, which is otherwise `public`.
-        key: The columns that name a row; none means the table's primary key.
+        key_columns: The columns that name a row; none means the table's primary key.
         slot: What the database calls this reader: its outbox or its replication slot. None makes a
             name of the function's. Another name begins again.
         snapshot: Whether rows that are there at the first start are events, as `read`.
@@ -40,7 +40,7 @@ class SqlTable(msgspec.Struct, frozen=True, tag="table"):
 
     url: str
     table: str
-    key: str | tuple[str, ...] = ()
+    key_columns: str | tuple[str, ...] = ()
     slot: str | None = None
     snapshot: bool = True
     poll: Seconds = default(0.2)
@@ -69,10 +69,10 @@ class SqlTable(msgspec.Struct, frozen=True, tag="table"):
             )
         if parts.scheme == "sqlite" and parts.netloc:
             raise Misuse(f'`{what}`: a file is written with three slashes: "sqlite:///file.db"')
-        key: Any = self.key
+        key: Any = self.key_columns
         names = (key,) if isinstance(key, str) else tuple(key)
         if not all(isinstance(name, str) and name for name in names):
-            raise Misuse(f'`{what}`: `key={key!r}` is not a column; write `key="id"`')
+            raise Misuse(f'`{what}`: `key_columns={key!r}` is not a column; write `key_columns="id"`')
         force_setattr(self, "key", names)
         if self.slot is not None and not _SLOT.fullmatch(self.slot):
             raise Misuse(
@@ -83,7 +83,7 @@ class SqlTable(msgspec.Struct, frozen=True, tag="table"):
     @property
     def keys(self) -> tuple[str, ...]:
         """The columns of the key, as they were given."""
-        return self.key if isinstance(self.key, tuple) else (self.key,)
+        return self.key_columns if isinstance(self.key_columns, tuple) else (self.key_columns,)
 
     @property
     def scheme(self) -> str:

@@ -96,7 +96,7 @@ class Folder:
     def __init__(self, trigger: Files, clock: Clock) -> None:
         self._trigger = trigger
         self._clock = clock
-        self._matches = compile_pattern(translate(trigger.pattern)).fullmatch
+        self._matches = compile_pattern(translate(trigger.glob)).fullmatch
         self.folders: set[str] = {""}
         self.closed: set[str] = set()
 
@@ -126,7 +126,7 @@ class Folder:
                 if count > MAX_FILES:
                     raise Misuse(
                         f"`{self._trigger.path}` holds over {MAX_FILES:,} files that match; "
-                        "narrow `pattern=`, or move what is done elsewhere"
+                        "narrow `glob=`, or move what is done elsewhere"
                     )
         finally:
             os.close(root)
@@ -154,7 +154,7 @@ class Folder:
                 return None
             raise Unavailable(
                 f"`{name}` in `{self._trigger.path}` cannot be read: {error.strerror}; let the "
-                "node's user read it, or have `pattern=` leave it out"
+                "node's user read it, or have `glob=` leave it out"
             ) from error
 
     async def close(self) -> None:

@@ -37,7 +37,7 @@ class ObjectStore:
         self.folders = {""}
         self.closed = set[str]()
         self._trigger = trigger
-        self._matches = compile_pattern(translate(trigger.pattern)).fullmatch
+        self._matches = compile_pattern(translate(trigger.glob)).fullmatch
         try:
             import obstore
             from obstore.exceptions import BaseError
@@ -90,7 +90,7 @@ class ObjectStore:
                 if len(found) > MAX_FILES:
                     raise Misuse(
                         f"`{self._trigger.url}` holds over {MAX_FILES:,} objects that match; "
-                        "narrow the prefix or `pattern=`"
+                        "narrow the prefix or `glob=`"
                     )
         except self._error as error:
             why = _first_line(error)

@@ -37,7 +37,7 @@ class SftpFolder:
         self.closed = set[str]()
         self._trigger = trigger
         self._clock = clock
-        self._matches = compile_pattern(translate(trigger.pattern)).fullmatch
+        self._matches = compile_pattern(translate(trigger.glob)).fullmatch
         self._connection: Any = None
         self._client: Any = None
         try:
@@ -76,7 +76,7 @@ class SftpFolder:
             if len(found) > MAX_FILES:
                 raise Misuse(
                     f"`{self._trigger.url}` holds over {MAX_FILES:,} files that match; narrow "
-                    "`pattern=`, or move what is done elsewhere"
+                    "`glob=`, or move what is done elsewhere"
                 )
         return found
 
@@ -85,15 +85,15 @@ class SftpFolder:
         settings: dict[str, Any] = {"port": parts.port or PORT}
         if parts.username:
             settings["username"] = unquote(parts.username)
-        if self._trigger.key is not None:
-            settings["client_keys"] = [self._trigger.key]
+        if self._trigger.private_key is not None:
+            settings["client_keys"] = [self._trigger.private_key]
         if self._trigger.known_hosts is not None:
             settings["known_hosts"] = self._trigger.known_hosts
         try:
             self._connection = await self._ssh.connect(parts.hostname, **settings)
         except self._ssh.KeyImportError as error:
             raise Misuse(
-                f"`{self._trigger.url}`: {self._trigger.key or 'a key'} is not a private key that can "
+                f"`{self._trigger.url}`: {self._trigger.private_key or 'a key'} is not a private key that can "
                 f"be read without a passphrase: {error}"
             ) from error
         # One name that is not UTF-8 must not hide the others.

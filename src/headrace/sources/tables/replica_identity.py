@@ -60,7 +60,7 @@ def refusal(relations: Sequence[Relation], key: Sequence[str]) -> str | None:
         return None
     cure = "; ".join(f"ALTER TABLE {each.name} REPLICA IDENTITY FULL" for each in unfit[:SHOWN])
     more = f" (and {len(unfit) - SHOWN} more)" if len(unfit) > SHOWN else ""
-    hint = ", or leave out `key=`" if root in unfit and root.primary else ""
+    hint = ", or leave out `key_columns=`" if root in unfit and root.primary else ""
     return f"`{unfit[0].name}` does not say which row was changed: `{cure}`{more}{hint}"
 
 

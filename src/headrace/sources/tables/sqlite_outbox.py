@@ -253,7 +253,7 @@ class Outbox:
             raise Misuse(
                 f"`{self._table}` has no "
                 + (f"columns {', '.join(key)}" if key else "primary key")
-                + '; say which columns name a row: `key="id"`'
+                + '; say which columns name a row: `key_columns="id"`'
             )
         fresh = not self._db.execute(
             "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?", (self._name,)

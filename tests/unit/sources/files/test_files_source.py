@@ -125,7 +125,7 @@ def test_where_nothing_says_that_a_file_is_whole_it_is_looked_at_twice(
 def test_only_what_the_pattern_and_the_events_name_is_told(tmp_path: Path) -> None:
     for name in ("a.csv", "a.tmp"):
         (tmp_path / name).write_text("")
-    with World(watching(tmp_path, pattern="*.csv", events=("deleted",))) as world:
+    with World(watching(tmp_path, glob="*.csv", events=("deleted",))) as world:
         world.advance("3s")
         for name in ("a.csv", "a.tmp"):
             (tmp_path / name).unlink()
@@ -139,7 +139,7 @@ def test_folders_within_are_watched_only_where_that_was_asked_for(tmp_path: Path
     with World(watching(tmp_path)) as world:
         world.advance("3s")
         assert world.values("seen") == []
-    with World(watching(tmp_path, recursive=True, pattern="deep/*")) as world:
+    with World(watching(tmp_path, recursive=True, glob="deep/*")) as world:
         world.advance("3s")
         assert world.values("seen") == ["created deep/er/f 1"]
 

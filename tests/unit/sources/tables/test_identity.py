@@ -28,7 +28,7 @@ PARTED = relation("parted", kind="p")
         ([relation()], None),
         ([relation(primary=(), identity="f")], None),
         ([relation(primary=())], "ALTER TABLE t REPLICA IDENTITY FULL"),
-        ([relation(primary=("other",))], "or leave out `key=`"),
+        ([relation(primary=("other",))], "or leave out `key_columns=`"),
         ([relation(identity="n")], "does not say which row"),
         ([relation(identity="i")], "does not say which row"),
         ([relation(kind="v")], "is a view"),

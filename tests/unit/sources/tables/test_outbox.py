@@ -351,7 +351,7 @@ def test_texts_are_told_as_they_are_whatever_the_databases_encoding(
 def test_a_column_whose_letters_change_their_case_is_told_under_its_new_name(
     path: Path, shop: apsw.Connection, key: str | tuple[str, ...]
 ) -> None:
-    with World(listening(path, key=key)) as world:
+    with World(listening(path, key_columns=key)) as world:
         world.advance("1s")
         shop.execute("ALTER TABLE orders RENAME COLUMN name TO Name")
         shop.execute("ALTER TABLE orders RENAME COLUMN id TO Id")

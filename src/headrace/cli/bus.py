@@ -1,4 +1,4 @@
-"""Commands about replays: begin one, list them, cancel one."""
+"""Commands about event buses: replay past events, list replays, cancel one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ COLUMNS = {
 }
 
 
-@click.group("replay", cls=CommandGroup)
-def replay_command() -> None:
-    """Match the events of a stream between two times against its rules again."""
+@click.group("bus", cls=CommandGroup)
+def bus_command() -> None:
+    """Replay past events of a bus to its rules."""
 
 
-@replay_command.command("start")
+@bus_command.command("replay")
 @click.argument("stream")
 @click.option(
     "--name", required=True, help="The name of the replay; its events carry it as a header."
@@ -39,19 +39,19 @@ def replay_command() -> None:
 )
 @click.option("--rule", "rules", multiple=True, help="Only this rule; may be repeated.")
 @node_options
-def replay_start(
+def bus_replay(
     stream: str, name: str, begin: str, end: str | None, rules: tuple[str, ...], client: Client
 ) -> None:
-    """Replay STREAM for the rules that watch it."""
+    """Match the events of STREAM between two times against its rules again."""
     body = {"name": name, "stream": stream, "from": begin, "to": end, "rules": list(rules)}
     found = client.post("replays", data=body)
     click.echo(f"replay `{found['name']}` is running: {found['left']} events to read")
 
 
-@replay_command.command("list")
+@bus_command.command("replays")
 @json_option
 @node_options
-def replay_list(as_json: bool, client: Client) -> None:
+def bus_replays(as_json: bool, client: Client) -> None:
     """List every replay with its progress."""
     rows = client.get("replays")["replays"]
     if as_json:
@@ -60,10 +60,10 @@ def replay_list(as_json: bool, client: Client) -> None:
     print_table(rows, COLUMNS, empty="there is no replay")
 
 
-@replay_command.command("cancel")
+@bus_command.command("cancel")
 @click.argument("name")
 @node_options
-def replay_cancel(name: str, client: Client) -> None:
+def bus_cancel(name: str, client: Client) -> None:
     """Stop replay NAME; the events it has appended stay."""
     found = client.post("replays", name, "cancel", data={})
     click.echo(f"replay `{name}` is {found['state']}; {found['sent']} events were sent")
