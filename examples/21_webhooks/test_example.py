@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from headrace.webhooks import GitHub, Slack, StandardWebhooks, Stripe
 from headrace.model.webhook_signature import Signature
 from headrace.testing import serving, signed
 from headrace.testing.served import Served
+from headrace.webhooks import GitHub, Slack, StandardWebhooks, Stripe
 
 APP = Path(__file__).with_name("function.py")
 SECRETS = {

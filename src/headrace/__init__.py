@@ -13,8 +13,24 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from headrace.model.errors import HeadraceError
-    from headrace.model.flow_control import Concurrency, Debounce, Priority, Sample, Singleton, Throttle
-    from headrace.model.policy import Breaker, DeadLetter, Discard, ParkKey, ParkPartition, Resources, Retry, Scaling
+    from headrace.model.flow_control import (
+        Concurrency,
+        Debounce,
+        Priority,
+        Sample,
+        Singleton,
+        Throttle,
+    )
+    from headrace.model.policy import (
+        Breaker,
+        DeadLetter,
+        Discard,
+        ParkKey,
+        ParkPartition,
+        Resources,
+        Retry,
+        Scaling,
+    )
     from headrace.model.triggers.files import Files
     from headrace.model.triggers.http import Bearer, Cors, Http, Legacy, PerClient, Webhook
     from headrace.model.triggers.schedules import At, Cron, Every
@@ -58,12 +74,12 @@ __all__ = [
     "Permanent",
     "Priority",
     "Queue",
-    "Sample",
     "Reply",
     "Request",
     "Resource",
     "Resources",
     "Retry",
+    "Sample",
     "Scaling",
     "Setting",
     "Singleton",

@@ -46,7 +46,9 @@ RUNNABLE = [
 ]
 
 PUBLIC_NAMES = {
-    name for module in (headrace, bus, errors, sources, webhooks, windows) for name in module.__all__
+    name
+    for module in (headrace, bus, errors, sources, webhooks, windows)
+    for name in module.__all__
 }
 
 TRIGGER_SECTIONS = {

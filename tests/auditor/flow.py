@@ -56,9 +56,9 @@ class LeftOut:
                 self._may[name].update(places[:-1])
             if asked.flow.get("singleton", {}).get("otherwise") == "skip":
                 self._may[name].update(places[1:])
-            if rate:
+            if sample:
                 moments = [log.appended[partition, offset] for offset in offsets]
-                beyond = _beyond(rate, moments)
+                beyond = _beyond(sample, moments)
                 left = {place for place, out in zip(places, beyond, strict=True) if out}
                 # A reset runs what was left out, and a clock that was set makes pasts of futures.
                 if self._account.is_skewed or asked.resets:

@@ -15,12 +15,12 @@ from tests.services.servers import absent
 from tests.services.systems import AWS
 
 from headrace import App, Event
-from headrace.errors import Misuse
-from headrace.sources import Objects, Sftp
 from headrace.environment.clock import SystemClock
 from headrace.environment.tasks import Tasks
+from headrace.errors import Misuse
 from headrace.model.errors import Unavailable
 from headrace.model.function import StreamSpec
+from headrace.sources import Objects, Sftp
 from headrace.sources.base import SourceAppender
 from headrace.sources.files.object_store import ObjectStore
 from headrace.sources.files.source import FilesSource

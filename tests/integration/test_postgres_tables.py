@@ -12,13 +12,13 @@ import msgspec
 import pytest
 from tests.services.servers import Server, absent, missing
 
-from headrace.errors import Misuse
-from headrace.sources import SqlTable
 from headrace.environment.clock import SystemClock
 from headrace.environment.failpoints import arm, disarm
+from headrace.errors import Misuse
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
 from headrace.model.replication_slot import Slot
+from headrace.sources import SqlTable
 
 psycopg = pytest.importorskip("psycopg")
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from tests.integration.test_object_stores import fed, told
 
-from headrace.errors import Misuse
-from headrace.sources import Sftp
 from headrace.environment.clock import SystemClock
+from headrace.errors import Misuse
 from headrace.model.errors import Unavailable
+from headrace.sources import Sftp
 from headrace.sources.files.sftp import SftpFolder
 
 asyncssh: Any = pytest.importorskip("asyncssh", reason="install `headrace[sftp]`")
@@ -59,7 +59,7 @@ class Server:
             glob="*.csv",
             settle=0.1,
             poll=0.05,
-            key=str(self.key),
+            private_key=str(self.key),
             known_hosts=str(known or self.known),
         )
 

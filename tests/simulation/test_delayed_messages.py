@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from headrace import App, Batch, Context, Event, Http, Output
-from headrace.sources import Lag
 from headrace.client.http import ENVELOPES
 from headrace.model.errors import Misuse
+from headrace.sources import Lag
 from headrace.testing import World
 
 DAY = datetime(2026, 1, 2, tzinfo=UTC)

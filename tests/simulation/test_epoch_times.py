@@ -6,8 +6,8 @@ from typing import Any
 
 from headrace import App, Batch, Context, Event, Output
 from headrace.sources import Emit
-from headrace.windows import ClosedWindow, TumblingWindow
 from headrace.testing import World
+from headrace.windows import ClosedWindow, TumblingWindow
 
 
 def test_an_event_of_the_epoch_keeps_its_time_on_its_way() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from headrace import App, Event, ParkKey, Retry
+from headrace.admin.explain import Explanation
 from headrace.errors import Unknown
 from headrace.sources import Debezium
-from headrace.admin.explain import Explanation
 from headrace.testing import World
 
 

@@ -9,12 +9,12 @@ import pytest
 
 from headrace import App, Event, Retry
 from headrace.errors import Misuse, Unknown
-from headrace.windows import HoppingWindow, SessionWindow, TumblingWindow
 from headrace.model.effects import Space
 from headrace.model.errors import HeadraceError
 from headrace.sdk.windows import Windows
 from headrace.testing import World
 from headrace.testing.virtual_time import VirtualClock
+from headrace.windows import HoppingWindow, SessionWindow, TumblingWindow
 
 TEN = TumblingWindow(10)
 Shown = tuple[str | None, float, float, list[int]]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from headrace import App, Batch, Context
-from headrace.sources import Lag
 from headrace.model.errors import Fenced, Misuse
+from headrace.sources import Lag
 from headrace.testing import World
 from headrace.testing.faults import Fault
 

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from headrace import App, Batch, Context, Event, Failures, Retry
-from headrace.windows import TumblingWindow
 from headrace.environment.randomness import SeededEntropy
 from headrace.model.effects import Space
 from headrace.model.errors import Unavailable
@@ -18,6 +17,7 @@ from headrace.model.record import decode_events
 from headrace.testing.faults import Fault, Weather
 from headrace.testing.hosts import Hosts
 from headrace.testing.virtual_time import EPOCH
+from headrace.windows import TumblingWindow
 
 SECOND = 1_000_000
 LIMIT_S = 86_400.0

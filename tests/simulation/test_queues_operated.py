@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from headrace import App, Event, Retry
-from headrace.errors import Misuse, Unknown
 from headrace.admin.queues import COUNT_PAGE, QueueRow, Queues
+from headrace.errors import Misuse, Unknown
 from headrace.testing import World
 
 

@@ -11,9 +11,7 @@ def test_a_reset_keeps_why_a_key_is_parked_and_the_order_of_its_events() -> None
     numbers, done = app.stream("numbers"), app.stream("done")
     is_mended: list[bool] = []
 
-    @app.function(
-        numbers, batch_size=1, order="key", retry=Retry(attempts=1), on_failure=ParkKey()
-    )
+    @app.function(numbers, batch_size=1, order="key", retry=Retry(attempts=1), on_failure=ParkKey())
     def take(event: Event[int], context: Context) -> None:
         if event.value == 1 and not is_mended:
             raise ValueError("why")

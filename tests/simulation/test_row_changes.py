@@ -138,7 +138,9 @@ def test_a_crash_repeats_and_loses_no_change() -> None:
     app = App("shop")
     captured, told = app.stream("captured"), app.stream("told")
 
-    @app.function(captured, changes=Debezium(key_columns="id"), output=told, order="key", parallelism=2)
+    @app.function(
+        captured, changes=Debezium(key_columns="id"), output=told, order="key", parallelism=2
+    )
     def tell(event: Event[Change]) -> Any:
         return event.key
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from headrace import App, Context, Event, ParkKey, Sample, Retry
-from headrace.windows import ClosedWindow, SessionWindow, TumblingWindow
+from headrace import App, Context, Event, ParkKey, Retry, Sample
 from headrace.testing import World
+from headrace.windows import ClosedWindow, SessionWindow, TumblingWindow
 
 TRIES = Retry(attempts=3, base=1.0)
 
@@ -124,7 +124,9 @@ def test_a_reset_folds_anew_and_nothing_is_late() -> None:
     app = App("a")
     values, sums, late = app.stream("values"), app.stream("sums"), app.stream("late")
 
-    @app.window(values, SessionWindow(10), output=sums, late=late, combine=lambda one, other: one + other)
+    @app.window(
+        values, SessionWindow(10), output=sums, late=late, combine=lambda one, other: one + other
+    )
     def total(so_far: int | None, event: Event[int]) -> int:
         return (so_far or 0) + event.value
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-
 FORMER_COMMANDS = {"replay": "bus replay", "runs": "invocations"}
 """Commands that have another name now: `runs` is kept for those of workflows."""
 

@@ -100,7 +100,9 @@ class Debezium(msgspec.Struct, frozen=True, tag="debezium"):
         if not isinstance(names, (tuple, list)) or not all(
             isinstance(name, str) and name for name in names
         ):
-            raise Misuse(f'`Debezium(key_columns={key!r})` is not a column; write `key_columns="id"`')
+            raise Misuse(
+                f'`Debezium(key_columns={key!r})` is not a column; write `key_columns="id"`'
+            )
         force_setattr(self, "key", tuple(names))
 
     @property

@@ -43,15 +43,11 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0.0
     order: Annotated[
         EventOrder,
-        Option(
-            "`partition` keeps the order of a partition, `key` of a key, `none` keeps none"
-        ),
+        Option("`partition` keeps the order of a partition, `key` of a key, `none` keeps none"),
     ] = "partition"
     parallelism: Annotated[
         int,
-        Option(
-            "batches of one partition in flight; more than 1 needs `key` or `none`", 1, 1_024
-        ),
+        Option("batches of one partition in flight; more than 1 needs `key` or `none`", 1, 1_024),
     ] = 1
     commit: Annotated[
         Commit,
@@ -81,7 +77,9 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     throttle: Annotated[Throttle | None, Option("how often runs begin; the others wait")] = None
-    sample: Annotated[Sample | None, Option("how many events are run; the others count as done")] = None
+    sample: Annotated[
+        Sample | None, Option("how many events are run; the others count as done")
+    ] = None
     debounce: Annotated[
         Debounce | None,
         Option("only the last event of a key counts, after a quiet time"),

@@ -214,7 +214,7 @@ class Context:
                     "function": self.function,
                     "invocation": self._invocation.key,
                     "attempt": self.attempt,
-                    "trace": self.trace,
+                    "trace": self.traceparent,
                 },
             )
         return self._logger

@@ -109,7 +109,9 @@ def custom_trigger(
     where = f"`{full}` ({of_code(code)})"
     period = seconds_in(every, f"{where}: `every`", low=0.05, high=86_400)
     if not 1 <= turn_events <= MAX_BATCH:
-        raise Misuse(f"{where}: `turn_events={turn_events}` is out of range; use 1 to {MAX_BATCH:,}")
+        raise Misuse(
+            f"{where}: `turn_events={turn_events}` is out of range; use 1 to {MAX_BATCH:,}"
+        )
     turn = seconds_in(turn_time, f"{where}: `turn_time`", low=0.05, high=3_600)
     limit = seconds_in(timeout, f"{where}: `timeout`", low=0.05, high=3_600)
     if turn >= limit:
@@ -129,7 +131,7 @@ def custom_trigger(
         source=of_code(code),
         breaker=None,
     )
-    trigger = Custom(full, every=period, events=events, seconds=turn, timeout=limit)
+    trigger = Custom(full, every=period, events=turn_events, seconds=turn, timeout=limit)
     return Declared(spec, runner, shape, None, {}), trigger
 
 

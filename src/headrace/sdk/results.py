@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from headrace.model.due_time import Moment
 from headrace.model.durations import Span
+from headrace.model.errors import HeadraceError
 from headrace.sdk.event import Event
 
 T = TypeVar("T")

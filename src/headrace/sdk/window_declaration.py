@@ -22,11 +22,11 @@ from headrace.sdk.stream import Stream
 from headrace.sdk.windows import (
     MAX_SPAN_S,
     MIN_IDLE_S,
+    ClosedWindow,
     Folding,
     HoppingWindow,
     SessionWindow,
     TumblingWindow,
-    ClosedWindow,
     Windows,
 )
 

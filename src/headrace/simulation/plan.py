@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from random import Random  # noqa: TID251 - the plan's own chance, from the seed
 
-from headrace.model.policy import Breaker, DeadLetter, Discard, EventOrder, ParkKey, ParkPartition, Retry
+from headrace.model.policy import (
+    Breaker,
+    DeadLetter,
+    Discard,
+    EventOrder,
+    ParkKey,
+    ParkPartition,
+    Retry,
+)
 from headrace.simulation.plan_extras import widened
 from headrace.simulation.plan_values import (
     HORIZON_S,

@@ -321,7 +321,9 @@ def _controlled(function: PlannedFunction, chance: Random) -> PlannedFunction:
             limit = chance.choice((1, 2, 3))
             found["concurrency"] = Concurrency(limit, key_limit=1 if per_key else None)
         case "sample":
-            sample = Sample(chance.choice((1, 2, 5)), per=chance.choice((0.5, 2.0)), per_key=per_key)
+            sample = Sample(
+                chance.choice((1, 2, 5)), per=chance.choice((0.5, 2.0)), per_key=per_key
+            )
             found["sample"] = sample
         case "debounce" if lanes:
             quiet = chance.choice((0.2, 1.0))

@@ -6,7 +6,17 @@ headrace.sources`, so that a process that only declares a function stays light.
 
 from headrace.model.debezium import Debezium
 from headrace.model.triggers.files import Missing, Objects, Sftp, Silence
-from headrace.model.triggers.foreign import Foreign, KafkaTopic, KinesisStream, MqttTopic, NatsStream, PulsarTopic, RabbitQueue, RedisStream, SqsQueue
+from headrace.model.triggers.foreign import (
+    Foreign,
+    KafkaTopic,
+    KinesisStream,
+    MqttTopic,
+    NatsStream,
+    PulsarTopic,
+    RabbitQueue,
+    RedisStream,
+    SqsQueue,
+)
 from headrace.model.triggers.lag import Lag
 from headrace.model.triggers.tables import SqlTable
 from headrace.sdk.custom_trigger import Emit

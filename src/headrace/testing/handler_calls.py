@@ -235,9 +235,7 @@ class ContextByHand(Context):
 
     __slots__ = ("_by_hand", "_notes")
 
-    def __init__(
-        self, invocation: Invocation, notes: _Notes, code: str, remaining: float
-    ) -> None:
+    def __init__(self, invocation: Invocation, notes: _Notes, code: str, remaining: float) -> None:
         spent = invocation.timeout - remaining
         super().__init__(invocation, notes, 0.0, lambda: spent, code, "by-hand")
         self._notes = notes

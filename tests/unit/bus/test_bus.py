@@ -8,8 +8,8 @@ import pytest
 
 from headrace import App, Context
 from headrace.bus import HttpTarget, Rule
-from headrace.errors import Misuse, Unavailable
 from headrace.bus.transform import transform_of
+from headrace.errors import Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.sdk.event import Event as Given
 from headrace.testing import World

@@ -243,9 +243,7 @@ def test_a_unit_that_is_postponed_stays_ahead_of_what_shares_a_key_with_it() -> 
 def test_where_nothing_has_an_order_only_who_parks_keys_lays_followers_behind(
     on_failure: OnFailure, singleton: Singleton | None
 ) -> None:
-    books = ledger(
-        parked={LANE: True}, order="none", on_failure=on_failure, singleton=singleton
-    )
+    books = ledger(parked={LANE: True}, order="none", on_failure=on_failure, singleton=singleton)
 
     left, aside = books.divert(Unit((chunk(1, keys=["k"]),)), 0)
 

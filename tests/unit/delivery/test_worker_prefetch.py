@@ -119,9 +119,7 @@ async def delivered(
     await Publisher(broker, Committer(storage)).publish(
         "s", [Event(b"1", str(n % KEYS)) for n in range(events)]
     )
-    spec = FunctionSpec(
-        name="shop.price", app="shop", order="key", batch_size=1, parallelism=WIDTH
-    )
+    spec = FunctionSpec(name="shop.price", app="shop", order="key", batch_size=1, parallelism=WIDTH)
     subscription = broker.subscribe(spec.name, ("s",))
     claimed = await claim(
         storage, broker, function=spec.name, stream="s", partition=0, start="earliest"

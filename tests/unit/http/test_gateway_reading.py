@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from headrace import App, Event, Http, Webhook
-from headrace.webhooks import GitHub
 from headrace.http.admission import Admission
 from headrace.http.pipeline.payload_binding import (
     carried,
@@ -23,6 +22,7 @@ from headrace.model.errors import Invalid, TooLarge
 from headrace.model.jsonschema import Mismatch
 from headrace.patterns.schema_validation import Checker
 from headrace.security.access import Peer
+from headrace.webhooks import GitHub
 
 
 class Order(msgspec.Struct):

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from headrace import App, Event
-from headrace.sources import SqlTable
 from headrace.environment.supervised_task import TaskFailure
 from headrace.http.dependencies import Health
 from headrace.runtime.instance_views import FailedStart
+from headrace.sources import SqlTable
 from headrace.testing import World
 from headrace.testing.http_client import HttpClient
 from headrace.testing.served import ServedResponse

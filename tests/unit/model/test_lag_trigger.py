@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.sources import Lag
 from headrace.model.errors import Misuse
+from headrace.sources import Lag
 
 STEPS = {0: 0, 1_000: 1, 10_000: 4}
 

@@ -10,7 +10,6 @@ import pytest
 
 from headrace import App, Batch, Context, Event, Every, Http
 from headrace.bus import Rule
-from headrace.sources import Lag
 from headrace.environment.tasks import Tasks
 from headrace.http.admission import Admission
 from headrace.http.context import ApiContext
@@ -23,6 +22,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.runtime.base import Run, Submit, Waiter
 from headrace.security.access import Peer
+from headrace.sources import Lag
 from headrace.testing import World
 
 

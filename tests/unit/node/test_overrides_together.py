@@ -26,7 +26,11 @@ MERGED = (StreamTrigger(streams=("a", "b"), merge="time"),)
     [
         ({"parallelism": 8}, {}, "its order is `partition`"),
         ({"debounce": {"seconds": 1}}, {}, "its order is `partition`"),
-        ({"order": "partition"}, {"order": "key", "singleton": Singleton()}, "its order is `partition`"),
+        (
+            {"order": "partition"},
+            {"order": "key", "singleton": Singleton()},
+            "its order is `partition`",
+        ),
         ({"order": "none"}, {"triggers": MERGED}, "merges streams into one order"),
         ({"order": "key", "parallelism": 2}, {"triggers": MERGED}, "merges streams"),
         ({"commit": "before"}, {"order": "key", "debounce": Debounce(1)}, "leave out `commit"),

@@ -16,7 +16,6 @@ from tests.unit.runtime.hosting import Host
 
 from headrace import App, Batch, Context, Event, Failures, Output, Permanent, Reply
 from headrace.errors import Misuse, Unknown
-from headrace.sources import Debezium
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import BEHIND, Returned
@@ -24,6 +23,7 @@ from headrace.model.policy import MAX_TRACEBACK
 from headrace.model.record import Chunk, decode_events, encode_events
 from headrace.runtime.child.executor import Executor
 from headrace.runtime.child.instance_main import finish
+from headrace.sources import Debezium
 
 
 class Rig:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from headrace import App, Event, Files
-from headrace.sources import SqlTable
 from headrace.model.errors import Misuse
 from headrace.runtime.child import code_version
 from headrace.runtime.child.code_version import CodeVersion, is_part, version_of, watched_by
 from headrace.runtime.child.loader import described
+from headrace.sources import SqlTable
 
 APP = App("shop")
 

@@ -11,9 +11,9 @@ from msgspec import Meta
 
 from headrace import App, Batch, Context, DeadLetter, Event, Http, Retry
 from headrace.errors import Misuse
-from headrace.windows import TumblingWindow
 from headrace.sdk.stream import Stream
 from headrace.testing import World
+from headrace.windows import TumblingWindow
 
 Ten = Annotated[int, Meta(ge=10)]
 Short = Annotated[str, Meta(max_length=3)]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from headrace import App, Context, Event
 from headrace.errors import Misuse, Unavailable
-from headrace.windows import ClosedWindow, HoppingWindow, SessionWindow, TumblingWindow
 from headrace.sdk.windows import Windows, spans_at
 from headrace.testing import World
+from headrace.windows import ClosedWindow, HoppingWindow, SessionWindow, TumblingWindow
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 KINDS: tuple[Windows, ...] = (TumblingWindow(10), HoppingWindow(10, 4), SessionWindow(5))
@@ -211,7 +211,8 @@ def test_a_window_that_cannot_work_is_refused(by: Any, more: dict[str, Any], say
 
 
 @pytest.mark.parametrize(
-    "wrong", [lambda: HoppingWindow(5, 6), lambda: HoppingWindow("1d", 1), lambda: TumblingWindow(0)]
+    "wrong",
+    [lambda: HoppingWindow(5, 6), lambda: HoppingWindow("1d", 1), lambda: TumblingWindow(0)],
 )
 def test_a_span_that_cannot_work_is_refused(wrong: Any) -> None:
     with pytest.raises(Misuse):

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from headrace import App, Event
+from headrace.environment.failpoints import LABELS
 from headrace.errors import Misuse
 from headrace.sources import Emit
-from headrace.environment.failpoints import LABELS
 from headrace.testing import World
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from headrace import App, Event
+from headrace.environment.failpoints import LABELS
 from headrace.errors import Misuse
 from headrace.sources import Missing, Silence
-from headrace.environment.failpoints import LABELS
 from headrace.sources.silence_rules import Partners, Quiet
 from headrace.testing import World
 

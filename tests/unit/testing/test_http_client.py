@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from headrace import App, Bearer, Context, Event, Http, PerClient, Reply, Request, Webhook
-from headrace.errors import Unavailable
-from headrace.webhooks import StandardWebhooks
 from headrace.environment.failpoints import LABELS
+from headrace.errors import Unavailable
 from headrace.model.errors import Invalid, Misuse
 from headrace.testing import World
+from headrace.webhooks import StandardWebhooks
 
 SECRET = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 SECRETS = {"HOOK": f"whsec_{SECRET}"}

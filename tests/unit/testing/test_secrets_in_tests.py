@@ -9,8 +9,8 @@ import pytest
 from headrace import App, Context, Retry
 from headrace.bus import HttpTarget, Rule
 from headrace.errors import Misuse, Refused
-from headrace.webhooks import Secret
 from headrace.testing import World, context
+from headrace.webhooks import Secret
 
 KEY = "sk_test_1234"
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from headrace import Webhook
-from headrace.webhooks import GitHub, Hmac, Slack, StandardWebhooks, Stripe
 from headrace.model.errors import Misuse
 from headrace.model.webhook_signature import Signature
 from headrace.security.webhook_signatures import Forged, verify
 from headrace.testing import signed
+from headrace.webhooks import GitHub, Hmac, Slack, StandardWebhooks, Stripe
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 SECRETS = {"HOOK": "whsec_" + base64.b64encode(b"known to both sides").decode()}

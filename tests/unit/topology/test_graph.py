@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace import App, Event
-from headrace.windows import HoppingWindow, SessionWindow, TumblingWindow
 from headrace.model.flow_control import Concurrency, Debounce, Singleton, Throttle
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import Breaker, ParkKey, Retry, Scaling
@@ -21,6 +20,7 @@ from headrace.sdk.windows import Windows
 from headrace.topology.checks import Finding, check
 from headrace.topology.graph import Edge, cycles, graph_of
 from headrace.topology.map import map_rows, map_table
+from headrace.windows import HoppingWindow, SessionWindow, TumblingWindow
 
 
 def stream(

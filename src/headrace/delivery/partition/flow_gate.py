@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from headrace.delivery.flow.debounce_waits import DebounceWaits
-from headrace.delivery.flow.limits import MICROS, FlowLimiter, Key, SampleFilter, Row
+from headrace.delivery.flow.limits import MICROS, FlowLimiter, Key, Row, SampleFilter
 from headrace.delivery.flow.throttle_rows import ThrottleRows
 from headrace.delivery.intake.lanes import LaneRules
 from headrace.delivery.unit import FOREVER, Unit

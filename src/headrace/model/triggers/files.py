@@ -131,7 +131,9 @@ class Sftp(msgspec.Struct, frozen=True, tag="sftp"):
         if parts is None or parts.scheme != "sftp" or not parts.hostname or not parts.path:
             raise Misuse(f'`{what}`: write the folder as "sftp://user@host:22/folder"')
         if parts.password is not None:
-            raise Misuse(f"`{what}`: take the password out of the address; use a key (`private_key=`)")
+            raise Misuse(
+                f"`{what}`: take the password out of the address; use a key (`private_key=`)"
+            )
         _check_looks(self, what)
         keep_seconds(self, "settle", low=0, high=3_600, what=f"`settle=` of `{what}`")
         keep_seconds(self, "poll", low=0.05, high=86_400, what=f"`poll=` of `{what}`")

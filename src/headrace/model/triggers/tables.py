@@ -72,7 +72,9 @@ class SqlTable(msgspec.Struct, frozen=True, tag="table"):
         key: Any = self.key_columns
         names = (key,) if isinstance(key, str) else tuple(key)
         if not all(isinstance(name, str) and name for name in names):
-            raise Misuse(f'`{what}`: `key_columns={key!r}` is not a column; write `key_columns="id"`')
+            raise Misuse(
+                f'`{what}`: `key_columns={key!r}` is not a column; write `key_columns="id"`'
+            )
         force_setattr(self, "key", names)
         if self.slot is not None and not _SLOT.fullmatch(self.slot):
             raise Misuse(

@@ -98,7 +98,9 @@ def watched_by(functions: Iterable[FunctionSpec]) -> frozenset[Path]:
     """Folders and files that functions watch, so that they change while those run."""
     triggers = [each for function in functions for each in function.triggers]
     folders = [each.path for each in triggers if isinstance(each, Files)]
-    tables = [each.path for each in triggers if isinstance(each, SqlTable) and each.scheme == "sqlite"]
+    tables = [
+        each.path for each in triggers if isinstance(each, SqlTable) and each.scheme == "sqlite"
+    ]
     return frozenset(Path(each).resolve() for each in (*folders, *tables))
 
 

@@ -23,7 +23,7 @@ from headrace.model.event import Event
 from headrace.model.policy import DeadLetter, ParkKey, Retry
 from headrace.sdk.app import App
 from headrace.sdk.event import Event as Seen
-from headrace.sdk.windows import TumblingWindow, ClosedWindow
+from headrace.sdk.windows import ClosedWindow, TumblingWindow
 from headrace.simulation.scenes.base import APP, WINDOW_S, Stage
 from headrace.testing.faults import SimulatedHost
 from headrace.testing.hosts import HostedNode

@@ -241,7 +241,9 @@ async def about_table(replica: Replica, table: str, key: tuple[str, ...]) -> Abo
     refused = refusal(relations, about.key)
     is_known = about.key and not set(about.key) - set(about.columns)
     if not is_known and relations[0].kind in {TABLE, PARTITIONED}:
-        raise Misuse(f'`{table}` is not known by `{key}`; say which columns name a row: `key_columns="id"`')
+        raise Misuse(
+            f'`{table}` is not known by `{key}`; say which columns name a row: `key_columns="id"`'
+        )
     if refused is not None:
         # Publishing it would make the author's own updates fail, or hide a row's key.
         raise Misuse(refused)

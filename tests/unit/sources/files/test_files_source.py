@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from headrace import App, Event, Files
+from headrace.environment.failpoints import LABELS
 from headrace.errors import Misuse
 from headrace.sources import Objects, Sftp
-from headrace.environment.failpoints import LABELS
 from headrace.sources.files.source import unsure_of
 from headrace.testing import World
 

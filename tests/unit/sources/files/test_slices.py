@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace import App, Event, Files
-from headrace.errors import Misuse
 from headrace.environment.failpoints import LABELS
+from headrace.errors import Misuse
 from headrace.model.errors import Unavailable
 from headrace.model.triggers.files import SliceBy
 from headrace.sources.files import slices

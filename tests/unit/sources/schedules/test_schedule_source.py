@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace import App, At, Cron, Event, Every
-from headrace.errors import Misuse
 from headrace.environment.clock import SystemClock
 from headrace.environment.failpoints import LABELS
+from headrace.errors import Misuse
 from headrace.model.function import StreamSpec
 from headrace.model.record import decode_events
 from headrace.model.triggers.schedules import Misfire, Schedule

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from headrace import App, Event
+from headrace.environment.failpoints import LABELS
 from headrace.errors import Misuse
 from headrace.sources import SqlTable
-from headrace.environment.failpoints import LABELS
 from headrace.testing import World
 
 SCHEMA = "CREATE TABLE orders (id INTEGER PRIMARY KEY, name TEXT, total REAL, raw BLOB)"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.sources import SqlTable
 from headrace.model.triggers.base import listener
+from headrace.sources import SqlTable
 from headrace.sources.tables.row_events import slot_of
 
 TABLE = SqlTable("sqlite:///shop.db", "orders")
