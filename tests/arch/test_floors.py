@@ -100,9 +100,12 @@ def test_no_import_hides_behind_type_checking() -> None:
         for file in SOURCE.rglob("*.py")
         if "TYPE_CHECKING" in file.read_text()
     }
+    # The root and `testing` load names when they are used, and show checkers where these are;
     # pytest loads the plugin in every project, so it names what it makes without loading it; spans and names
     # import nothing there, but tell checkers that a field takes more than it holds.
     assert hidden <= {
+        "__init__.py",
+        "testing/__init__.py",
         "testing/pytest_plugin.py",
         "model/triggers/field_types.py",
         "model/durations.py",

@@ -103,7 +103,7 @@ class Debezium(msgspec.Struct, frozen=True, tag="debezium"):
             raise Misuse(
                 f'`Debezium(key_columns={key!r})` is not a column; write `key_columns="id"`'
             )
-        force_setattr(self, "key", tuple(names))
+        force_setattr(self, "key_columns", tuple(names))
 
     @property
     def keys(self) -> tuple[str, ...]:

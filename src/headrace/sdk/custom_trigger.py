@@ -131,7 +131,7 @@ def custom_trigger(
         source=of_code(code),
         breaker=None,
     )
-    trigger = Custom(full, every=period, events=turn_events, seconds=turn, timeout=limit)
+    trigger = Custom(full, every=period, turn_events=turn_events, turn_time=turn, timeout=limit)
     return Declared(spec, runner, shape, None, {}), trigger
 
 

@@ -183,7 +183,7 @@ def _patient(plan: Plan) -> Plan:
     )
     function = replace(
         lanes[0],
-        order="key",
+        drawn_order="key",
         parallelism=chance.choice((1, 2, 4)),
         batch_size=50,
         batch_bytes=4 << 20,

@@ -99,8 +99,8 @@ class CustomSource:
         payload = msgspec.json.encode(
             {
                 "checkpoint": msgspec.Raw(row or b"null"),
-                "events": trigger.events,
-                "seconds": trigger.seconds,
+                "events": trigger.turn_events,
+                "seconds": trigger.turn_time,
             }
         )
         outcome = await self._outcome(payload)

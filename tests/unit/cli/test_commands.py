@@ -45,7 +45,7 @@ def test_the_overview_names_every_command_with_its_purpose(
     shown = HELP
     for title, commands in GROUPS.items():
         shown += f"\n{title}:\n"
-        shown += "".join(f"  {name:<10}  {text}\n" for name, (_, text) in commands.items())
+        shown += "".join(f"  {name:<11}  {text}\n" for name, (_, text) in commands.items())
     assert capsys.readouterr().out == shown
     assert list(GROUPS) == ["Develop", "Inspect", "Repair", "Operate"]
 

@@ -105,7 +105,7 @@ def test_an_override_that_is_about_nothing_is_reported_with_a_near_name(tmp_path
         ("[functions.x]\non_failure = 'drop'\n", 2, "use `dead-letter` or `park-key` or"),
         ("[functions.x]\non_failure = 'ded-letter'\n", 2, "(did you mean `dead-letter`?)"),
         (
-            "[functions.x]\nmode = 'keyd'\n",
+            "[functions.x]\norder = 'keyd'\n",
             2,
             "use `partition` or `key` or `none` (did you mean",
         ),

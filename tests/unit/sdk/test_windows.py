@@ -192,7 +192,7 @@ def test_a_key_of_any_length_has_its_windows() -> None:
         (60, {}, "is not a window"),
         (SessionWindow(5), {}, "combine="),
         (TumblingWindow(5), {"output": None}, "not a stream"),
-        (TumblingWindow(5), {"order": "key"}, "leave out `mode=`"),
+        (TumblingWindow(5), {"order": "key"}, "leave out `order=`"),
         (TumblingWindow(5), {"lateness": -1}, "lateness"),
         (TumblingWindow(5), {"idle": 0}, "`idle` is 0 s"),
         (TumblingWindow(5), {"idle": "soon"}, "`idle` is 'soon'"),

@@ -185,7 +185,7 @@ def test_what_is_no_generator_of_a_checkpoint_is_refused() -> None:
         yield Emit(1)
 
     for emitter in (plain, bare):
-        with pytest.raises(Misuse, match="a trigger is a generator"):
+        with pytest.raises(Misuse, match="a source is a generator"):
             app.source(emitter)  # type: ignore[type-var]
 
 

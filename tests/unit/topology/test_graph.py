@@ -272,7 +272,7 @@ def test_the_map_has_a_row_for_every_trigger() -> None:
     assert (merged.streams, merged.trigger) == (("a", "b"), "merge by time, from latest")
     assert (filtered.streams, filtered.trigger) == (("c",), "stream, filtered")
     assert (called.streams, called.trigger, called.group) == ((), "call", "-")
-    assert (merged.batch, merged.order) == ("500 in 200ms", "keyed x4, commits before")
+    assert (merged.batch, merged.order) == ("500 in 200ms", "key x4, commits before")
     assert merged.retry == "3x, 500ms..2m within 1h"
     assert (merged.on_failure, merged.breaker) == ("park-key", "after 3, for 5s")
     assert (merged.scaling, merged.outputs) == ("1..4", ("d", "e"))

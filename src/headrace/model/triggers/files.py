@@ -208,15 +208,15 @@ class Custom(msgspec.Struct, frozen=True, tag="custom"):
     Attributes:
         function: The full name of the function that runs the generator.
         every: Seconds between two runs, when the last one had nothing more to say.
-        events: Events taken from one run at most.
-        seconds: Seconds one run may go on before what it said is appended.
+        turn_events: Events taken from one run at most.
+        turn_time: Seconds one run may go on before what it said is appended.
         timeout: Seconds after which a run that says nothing is killed.
     """
 
     function: str
     every: float = 1.0
-    events: int = 1_000
-    seconds: float = 5.0
+    turn_events: int = 1_000
+    turn_time: float = 5.0
     timeout: float = 60.0
 
 

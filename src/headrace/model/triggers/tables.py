@@ -75,7 +75,7 @@ class SqlTable(msgspec.Struct, frozen=True, tag="table"):
             raise Misuse(
                 f'`{what}`: `key_columns={key!r}` is not a column; write `key_columns="id"`'
             )
-        force_setattr(self, "key", names)
+        force_setattr(self, "key_columns", names)
         if self.slot is not None and not _SLOT.fullmatch(self.slot):
             raise Misuse(
                 f"`{what}`: `slot={self.slot!r}`; use up to {SLOT_LENGTH} of a-z, 0-9 and `_`"

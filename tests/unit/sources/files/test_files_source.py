@@ -261,7 +261,7 @@ def somebody_else(folder: Path) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"pattern": ""}, "is not a glob"),
+        ({"glob": ""}, "is not a glob"),
         ({"events": ("moved",)}, "created, modified, deleted"),
         ({"settle": -1}, "out of range"),
         ({"poll": 0}, "out of range"),

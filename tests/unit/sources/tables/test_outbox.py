@@ -391,7 +391,7 @@ def test_a_host_that_dies_between_two_steps_neither_loses_nor_doubles_a_row(
         ({"url": "postgresql://me:secret@host/db"}, "take the password out"),
         ({"url": "postgresql://host/db?password=x"}, "take the password out"),
         ({"table": ""}, "is not a table"),
-        ({"key": ("",)}, "is not a column"),
+        ({"key_columns": ("",)}, "is not a column"),
         ({"slot": "My Slot"}, "a-z, 0-9"),
         ({"poll": 0}, "poll="),
     ],
@@ -413,7 +413,7 @@ def test_a_trigger_survives_being_written_down() -> None:
     ("table", "settings", "says"),
     [
         ("loose", {}, "no primary key"),
-        ("loose", {"key": "wrong"}, "no columns wrong"),
+        ("loose", {"key_columns": "wrong"}, "no columns wrong"),
     ],
 )
 def test_a_table_that_cannot_be_watched_is_named(
