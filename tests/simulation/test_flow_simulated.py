@@ -258,7 +258,7 @@ def test_a_higher_priority_goes_ahead_and_a_key_keeps_its_order() -> None:
 
 def test_flow_control_per_key_is_refused_where_the_partition_is_one_line() -> None:
     app, orders, _ = shop()
-    with pytest.raises(Misuse, match="debounce=.*order per key"):
+    with pytest.raises(Misuse, match=r"debounce=.*order per key"):
 
         @app.function(orders, debounce=Debounce(1), order="partition")
         def handle(event: Event[dict[str, int]]) -> None: ...
