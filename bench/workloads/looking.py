@@ -33,10 +33,11 @@ from headrace.model.codec import encode_state
 from headrace.model.effects import Change, DeadEvent, Put, Space
 from headrace.model.outcome import Cause
 from headrace.model.record import Position
+from headrace.model.stores import StoreAddress
 from headrace.node.assembly import Node
 from headrace.node.lifecycle import SETTLED_S
 from headrace.security.access import Peer
-from headrace.storage.state.rows import encode_row, state_key
+from headrace.storage.state.rows import encode_row, rows_of
 from headrace.telemetry.history import RunRecord
 
 FUNCTIONS = (3, 25, 250, 1_000)
@@ -73,7 +74,7 @@ PATHS = (
     "/replays",
     "/runs?limit=1000",
     "/logs?limit=1000",
-    "/state/many?limit=1000",
+    "/state/many/kept?limit=1000",
     "/instances",
     "/openapi.json",
     "/readyz",
@@ -137,7 +138,7 @@ async def fill(node: Node, rows: int) -> None:
             ),
             Put(
                 Space.STATE,
-                state_key("many", f"key-{number}"),
+                rows_of(StoreAddress("many", "", "kept")).key(f"key-{number}"),
                 encode_row(1, encode_state(number), 0),
             ),
         )

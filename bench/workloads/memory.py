@@ -32,7 +32,7 @@ orders, totals = app.stream("orders", partitions=4), app.stream("totals", partit
 @app.function(orders, batch_size=500)
 def add(events: Batch, context: Context) -> None:
     for event in events:
-        total = context.state.get(event.key, int, 0) + 1
+        total = context.state.get(event.key, 0) + 1
         context.state.put(event.key, total)
         context.publish(totals, {"total": total}, key=event.key)
 

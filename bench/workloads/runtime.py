@@ -15,6 +15,7 @@ from headrace.model.event import Event
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned, Scanned
 from headrace.model.record import Chunk, encode_events
+from headrace.model.stores import StoreAddress
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.host_services import HostServices, state_questions
 from headrace.runtime.process.fleet_host import FleetHost
@@ -26,10 +27,12 @@ _tokens = itertools.count(1)
 class NoState:
     """Host services for functions that keep nothing."""
 
-    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
+    async def read_state(
+        self, store: StoreAddress, keys: Sequence[str]
+    ) -> list[tuple[int, bytes | None]]:
         return [(0, None)] * len(keys)
 
-    async def scan_state(self, app: str, prefix: str, limit: int) -> Scanned:
+    async def scan_state(self, store: StoreAddress, prefix: str, begin: str, limit: int) -> Scanned:
         raise NotImplementedError("no function that is measured scans its state")
 
 

@@ -20,6 +20,6 @@ def test_payments_are_booked_once_there_are_enough_of_them() -> None:
         world.crash("commit:after-fsync", passes=3)
         world.run_until_idle()
         assert sum(total["amount"] for total in world.values("totals")) == 2_000
-        assert world.state("books")["total"] == 2_000
+        assert world.state("books.book")["total"] == 2_000
         assert world.lag("books.book") == 0
         assert len(world.deaths) == 1

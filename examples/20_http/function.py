@@ -26,6 +26,7 @@ class Search(msgspec.Struct):
     limit: int = 10
 
 
+kept = app.store("orders", Order)
 PAGES = Cors("https://shop.example")
 
 
@@ -33,15 +34,16 @@ PAGES = Cors("https://shop.example")
 def place(event: Event[Order], context: Context) -> Reply:
     """Keep an order, and say where it is."""
     number = Request.of(event).params["number"]
-    is_new = context.state.get(f"order/{number}") is None
-    context.state.put(f"order/{number}", msgspec.to_builtins(event.value))
+    orders = context.store(kept)
+    is_new = str(number) not in orders
+    orders[str(number)] = event.value
     return Reply({"number": number}, status=201 if is_new else 200)
 
 
 @app.function(Http("GET", "/desk/orders/{number:int}", cors=PAGES))
 def show(event: Event[Any], context: Context) -> Reply:
     """Show an order."""
-    found = context.state.get(f"order/{event.value['number']}")
+    found = context.store(kept).get(str(event.value["number"]))
     return Reply({"error": "no such order"}, status=404) if found is None else Reply(found)
 
 
@@ -59,7 +61,7 @@ def brew(event: Event[Any], context: Context) -> Iterator[str]:
     yield "water boils"
     yield "leaves are in"
     yield "tea is ready"
-    context.state.put(f"brewed/{Request.of(event).params['number']}", True)
+    context.state[str(Request.of(event).params["number"])] = "brewed"
 
 
 @app.function(
@@ -74,5 +76,4 @@ def brew(event: Event[Any], context: Context) -> Iterator[str]:
 )
 def invoice(event: Event[Order], context: Context) -> None:
     """Write invoices: kept first, one after the other for each customer."""
-    count = context.state.get(f"invoices/{event.key}", int, 0)
-    context.state.put(f"invoices/{event.key}", count + 1)
+    context.state[event.key] = context.state.get(event.key, 0) + 1

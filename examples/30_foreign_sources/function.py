@@ -19,6 +19,7 @@ from headrace.sources import (
 
 app = App("foreign", owner="shop")
 arrivals = app.stream("arrivals", partitions=4)
+counts = app.store("counts", int, default=0)
 
 
 def arrived(event: Event, context: Context, system: str) -> None:
@@ -26,8 +27,7 @@ def arrived(event: Event, context: Context, system: str) -> None:
     value = event.value
     shown = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     context.publish(arrivals, {"from": system, "value": shown}, key=event.key or system)
-    count = context.state.get(f"count/{system}", int, 0)
-    context.state.put(f"count/{system}", count + 1)
+    context.store(counts)[system] += 1
 
 
 @app.function(MqttTopic("sensors/+/temperature"), order="key", on_failure=ParkKey())

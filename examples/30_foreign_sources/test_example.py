@@ -31,7 +31,7 @@ def test_what_a_system_hands_over_arrives_on_our_own_stream(stream, system):
         world.publish(stream, Fact(b'{"id": 1}', key="ada"))
         world.run_until_idle()
         assert world.values("arrivals") == [{"from": system, "value": {"id": 1}}]
-        assert world.state("foreign")[f"count/{system}"] == 1
+        assert world.store(shop.counts)[system] == 1
 
 
 def test_a_node_that_dies_on_the_way_counts_every_message_once():
@@ -41,7 +41,7 @@ def test_a_node_that_dies_on_the_way_counts_every_message_once():
             if number % 5 == 4:
                 world.crash()
         world.run_until_idle()
-        assert world.state("foreign")["count/redis"] == 20
+        assert world.store(shop.counts)["redis"] == 20
 
 
 def test_a_sensor_that_sends_nonsense_waits_and_the_others_go_on():
@@ -51,6 +51,6 @@ def test_a_sensor_that_sends_nonsense_waits_and_the_others_go_on():
         world.publish(stream, Fact(b"\xff broken", key="sensors/attic/temperature"))
         world.publish(stream, Fact(b"95", key="sensors/oven/temperature"))
         world.run_until_idle()
-        assert world.state("foreign")["count/mqtt"] == 2
+        assert world.store(shop.counts)["mqtt"] == 2
         assert {"alarm": "sensors/oven/temperature", "celsius": 95.0} in world.values("arrivals")
         assert [parked.key for parked in world.parked()] == ["sensors/attic/temperature"]

@@ -105,10 +105,10 @@ def dead_letters(door: Door) -> list[DeadLetter]:
         after = f"{page[-1].function}@{page[-1].position}"
 
 
-def tallies(door: Door, prefix: str) -> dict[str, dict[str, Any]]:
-    """The state under `prefix`, by what follows it."""
-    found = door.get(f"/state/{APP}?prefix={quote(prefix)}&limit=1000")
-    return {row["key"].removeprefix(prefix): row["value"] for row in found["state"]}
+def tallies(door: Door, store: str) -> dict[str, dict[str, Any]]:
+    """What a store holds."""
+    found = door.get(f"/state/{APP}/{store}?limit=1000")
+    return {row["key"]: row["value"] for row in found["state"]}
 
 
 def committed_at(door: Door, stream: str, numbers: set[int]) -> dict[int, float]:

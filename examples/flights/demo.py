@@ -342,8 +342,8 @@ def judge(
     planted = [(row.stream, row.key, row.value) for row in whole.poison]
     origins = [collect.record_at(door, one.position).raw() for one in letters]
     findings = [
-        *verify.tallies("carriers", expected.carriers, collect.tallies(door, "carrier/")),
-        *verify.tallies("routes", expected.routes, collect.tallies(door, "route/")),
+        *verify.tallies("carriers", expected.carriers, collect.tallies(door, "carriers")),
+        *verify.tallies("routes", expected.routes, collect.tallies(door, "routes")),
         *verify.rows("joined", expected.joined, collect.rows(door, "joined")),
         *verify.rows("alerts", expected.alerts, collect.rows(door, "alerts")),
         *verify.dead_letters(planted, dead, origins),

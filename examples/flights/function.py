@@ -1,7 +1,7 @@
 """A year of departures from New York, joined with the weather: the app of the main example.
 
 In come two streams of raw JSON text, flights keyed by aircraft and weather keyed by airport. Out come
-exact delay figures per carrier and per route (in state), every departure with the latest weather
+exact delay figures per carrier and per route (in stores), every departure with the latest weather
 observed at its airport (`joined`), and `alerts`. Rows that are not what they should be are refused,
 and end as dead letters with their original bytes.
 """
@@ -15,7 +15,7 @@ from typing import Annotated
 
 import msgspec
 
-from headrace import App, Batch, Context, DeadLetter, Event, Retry, Scaling
+from headrace import App, Batch, Context, DeadLetter, Event, Retry, Scaling, State
 
 DAY_S = 86_400
 ALERT_DELAY_MIN = 60
@@ -160,6 +160,8 @@ departures = app.stream("departures", partitions=6, value=Leg, private=True)
 weather = app.stream("weather", partitions=6, value=Observation, private=True)
 joined = app.stream("joined", partitions=3, value=Joined)
 alerts = app.stream("alerts", value=Joined)
+carriers = app.store("carriers", Tally)
+routes = app.store("routes", Tally)
 
 # A row that cannot be read today cannot be read tomorrow. Whatever else goes wrong (an instance that
 # is killed, and killed again) is worth many attempts.
@@ -219,22 +221,22 @@ def parse_weather(events: Batch[bytes], context: Context) -> None:
 
 @app.function(by_carrier, batch_size=1000, retry=patient, scaling=pair)
 def carrier_stats(events: Batch[Leg], context: Context) -> None:
-    """Keep each carrier's delay figures in `carrier/<code>`."""
-    _tally(events, context, "carrier")
+    """Keep each carrier's delay figures, by its code."""
+    _tally(events, context.store(carriers))
 
 
 @app.function(by_route, batch_size=1000, retry=patient, scaling=pair)
 def route_stats(events: Batch[Leg], context: Context) -> None:
-    """Keep each route's delay figures in `route/<origin>-<destination>`."""
-    _tally(events, context, "route")
+    """Keep each route's delay figures, by `<origin>-<destination>`."""
+    _tally(events, context.store(routes))
 
 
-def _tally(events: Batch[Leg], context: Context, kind: str) -> None:
+def _tally(events: Batch[Leg], tallies: State[Tally]) -> None:
     """Add a batch to the tallies of its keys: one read for all, one write per key."""
     legs: defaultdict[str, list[Leg]] = defaultdict(list)
     for event in events:
-        legs[f"{kind}/{event.key}"].append(event.value)
-    known = context.state.get_many(list(legs), type=Tally)
+        legs[event.key or ""].append(event.value)
+    known = tallies.get_many(legs)
     for name, added in legs.items():
         tally = known.get(name) or Tally()
         for leg in added:
@@ -249,7 +251,7 @@ def _tally(events: Batch[Leg], context: Context, kind: str) -> None:
                 tally.arrived += 1
                 tally.arr_delay_sum += leg.arr_delay
                 tally.arr_delay_max = _greater(tally.arr_delay_max, leg.arr_delay)
-        context.state.put(name, tally)
+        tallies[name] = tally
 
 
 def _greater(known: int | None, new: int) -> int:

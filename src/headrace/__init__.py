@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from headrace.sdk.resource import Resource
     from headrace.sdk.results import Failures, Output, Permanent
     from headrace.sdk.settings import Setting
+    from headrace.sdk.state import State
+    from headrace.sdk.store import Store
     from headrace.sdk.stream import Stream
 
 __all__ = [
@@ -83,6 +85,8 @@ __all__ = [
     "Scaling",
     "Setting",
     "Singleton",
+    "State",
+    "Store",
     "Stream",
     "Throttle",
     "Webhook",
@@ -125,6 +129,8 @@ _MODULES: Final = {
     "Scaling": "headrace.model.policy",
     "Setting": "headrace.sdk.settings",
     "Singleton": "headrace.model.flow_control",
+    "State": "headrace.sdk.state",
+    "Store": "headrace.sdk.store",
     "Stream": "headrace.sdk.stream",
     "Throttle": "headrace.model.flow_control",
     "Webhook": "headrace.model.triggers.http",

@@ -55,6 +55,8 @@ PUBLIC = {
         "Scaling",
         "Setting",
         "Singleton",
+        "State",
+        "Store",
         "Stream",
         "Throttle",
         "Webhook",

@@ -20,6 +20,7 @@ from msgspec import structs
 import headrace
 from headrace import bus, errors, sources, webhooks, windows
 from headrace.admin.lag import LagRow
+from headrace.admin.stores import StoreRow
 from headrace.cli.main import COMMANDS
 from headrace.http.response import dead_view
 from headrace.model import policy
@@ -362,7 +363,8 @@ def test_the_fields_of_what_operators_read_are_documented_and_nothing_else() -> 
         "GET /runs": set(RunRecord.__struct_fields__),
         "GET /instances": set(InstanceView.__struct_fields__),
         "GET /dead": set(dead_view(structs.replace(dead, edits=(Edit(1, "operator", ""),)))),
-        "GET /state/{app}": {"key", "value", "bytes", "expires"},
+        "GET /state/{app}": set(StoreRow.__struct_fields__),
+        "GET /state/{app}/{store}": {"key", "value", "bytes", "expires"},
     }
     for path, fields in shown.items():
         found = re.search(rf"^#### `{re.escape(path)}`\n(.*?)(?=^##|\Z)", text, re.M | re.S)

@@ -431,9 +431,11 @@ class _Books:
     def seen_in_state(self) -> dict[str, dict[str, list[str]]]:
         found: dict[str, dict[str, list[str]]] = defaultdict(dict)
         for key, value in self.account.rows.get("state", ()):
-            _, name, kept = rows.state(key, value)
+            store, name, kept = rows.state(key, value)
+            # What a function keeps for itself stands under its full name.
             function, _, lane = name.partition("|")
-            found[function][lane] = list(kept)  # type: ignore[call-overload]  # a list of texts
+            if function == store:
+                found[function][lane] = list(kept)  # type: ignore[call-overload]  # a list of texts
         for name, asked in self.account.functions.items():
             if not asked.keeps_state:
                 # What it published stands in its place, partition by partition.

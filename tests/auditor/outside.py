@@ -150,9 +150,9 @@ def dead_letters(read: Read, function: str) -> Iterator[DeadLetter]:
         page = _dead.decode(read(f"{path}&after={quote(page.after)}"))
 
 
-def state(read: Read, app: str, prefix: str) -> dict[str, object]:
-    """An app's state below a prefix."""
-    path = f"/state/{quote(app)}?limit={PAGE}&prefix={quote(prefix)}"
+def state(read: Read, app: str, store: str, prefix: str) -> dict[str, object]:
+    """What a store of an app holds below a prefix; a function's own store has its name."""
+    path = f"/state/{quote(app)}/{quote(store)}?limit={PAGE}&prefix={quote(prefix)}"
     found: dict[str, object] = {}
     after = ""
     while True:
@@ -182,7 +182,7 @@ def judge(account: Account, read: Read) -> list[Finding]:
         if listener.output:
             findings += check_output(listener, good, list(records(read, listener.output)))
         if listener.state:
-            found = state(read, account.app, f"{listener.state}|")
+            found = state(read, account.app, listener.function, f"{listener.state}|")
             findings += check_state(listener, good, found)
     findings += check_lag(read)
     if account.trace is not None:

@@ -83,9 +83,9 @@ def dead_place(key: bytes) -> tuple[Where, int]:
 
 
 def state(key: bytes, value: bytes) -> tuple[str, str, object]:
-    """App, key and value of a state row; a version and an expiry stand before the value."""
-    (app, name), _ = texts(key, 2)
-    return app, name, _decode(value[16:])
+    """Store, key and value of a state row; a version and an expiry stand before the value."""
+    (_, store, name), _ = texts(key, 3)
+    return store, name, _decode(value[16:])
 
 
 def events(body: bytes) -> list[tuple[bytes, str | None]]:

@@ -21,6 +21,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Range, Returned, Scanned, TimedOut
 from headrace.model.record import Chunk, decode_events, encode_events
 from headrace.model.reply import WireReply
+from headrace.model.stores import StoreAddress
 from headrace.runtime.base import Interceptor, Run, Runtime, Submit, Waiter, intercepted, invoke
 from headrace.runtime.child.loader import load
 from headrace.runtime.fleet import Fleet
@@ -95,10 +96,12 @@ class StateOfATest:
             raise Fenced("nobody listens any more")
         self.parts.append((token, body, head))
 
-    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
+    async def read_state(
+        self, store: StoreAddress, keys: Sequence[str]
+    ) -> list[tuple[int, bytes | None]]:
         found: list[tuple[int, bytes | None]] = []
         for key in keys:
-            row = self.rows.get((app, key))
+            row = self.rows.get((store.name, key))
             if row is None:
                 found.append((0, None))
             else:
@@ -106,21 +109,21 @@ class StateOfATest:
                 found.append((version, value))
         return found
 
-    async def scan_state(self, app: str, prefix: str, limit: int) -> Scanned:
+    async def scan_state(self, store: StoreAddress, prefix: str, begin: str, limit: int) -> Scanned:
         found = []
         for (owner, key), row in sorted(self.rows.items()):
-            if owner == app and key.startswith(prefix):
+            if owner == store.name and key.startswith(prefix):
                 version, _, value = decode_row(row)
                 found.append((key, version, value))
-        return Scanned(found[:limit], Range(None, len(found), b"all"))
+        return Scanned(found[:limit], Range("", None, len(found), b"all"))
 
-    def keep(self, outcome: Returned, token: int) -> None:
+    def keep(self, store: str, outcome: Returned, token: int) -> None:
         """Commit the writes."""
         for write in outcome.writes:
             if write.value is None:
-                self.rows.pop(("contract", write.key), None)
+                self.rows.pop((store, write.key), None)
             else:
-                self.rows["contract", write.key] = encode_row(token, write.value, write.expires)
+                self.rows[store, write.key] = encode_row(token, write.value, write.expires)
 
 
 def services_of(state: StateOfATest) -> HostServices:
@@ -198,8 +201,8 @@ async def test_effects_come_back_as_a_value(rig: Rig) -> None:
 async def test_state_is_read_from_the_host_and_remembered(rig: Rig) -> None:
     for token in (6, 7, 8):
         outcome = returned(await rig.run("price", b'{"id":1}', token=token))
-        rig.state.keep(outcome, token)
-    assert decode_state(decode_row(rig.state.rows["contract", "count"])[2]) == 3
+        rig.state.keep("contract.price", outcome, token)
+    assert decode_state(decode_row(rig.state.rows["contract.price", "count"])[2]) == 3
 
 
 async def test_fresh_forgets_what_did_not_land(rig: Rig) -> None:
@@ -210,8 +213,8 @@ async def test_fresh_forgets_what_did_not_land(rig: Rig) -> None:
 
 
 async def test_stored_keys_can_be_listed(rig: Rig) -> None:
-    rig.state.rows["contract", "p/a"] = encode_row(3, msgspec.msgpack.encode(1), 0)
-    rig.state.rows["contract", "q"] = encode_row(3, msgspec.msgpack.encode(2), 0)
+    rig.state.rows["contract.listing", "p/a"] = encode_row(3, msgspec.msgpack.encode(1), 0)
+    rig.state.rows["contract.listing", "q"] = encode_row(3, msgspec.msgpack.encode(2), 0)
     outcome = returned(await rig.run("listing", b'{"id":1}'))
     (append,) = outcome.appends
     assert [fact.value for fact in decode_events(append.body)] == [b'{"p/a":1}']

@@ -52,6 +52,7 @@ orders = app.stream("orders", partitions=2, value=Order)
 parcels = app.stream("parcels", partitions=2)
 notes = app.stream("notes", value=str)
 blobs = app.stream("blobs", value=bytes)
+shelf = app.store("shelf", bool)
 secret = app.stream("secret", private=True)
 
 
@@ -64,14 +65,14 @@ def count(events: Batch[Order], context: Context) -> None:
             context.fail(event, "nothing was ordered")
             continue
         print(f"counting {order.item}")
-        sold = context.state.get(order.item, int, 0) + order.quantity
+        sold = context.state.get(order.item, 0) + order.quantity
         context.state.put(order.item, sold)
 
 
 @app.function(parcels, retry=Retry(attempts=1), on_failure=ParkKey())
 def ship(event, context):
     """Ship what is not fragile."""
-    if event.value == "fragile" and not context.state.get("glove", bool, False):
+    if event.value == "fragile" and not context.store(shelf).get("glove"):
         raise ValueError("too fragile to ship")
     context.state.put(f"shipped/{event.key}", event.value)
 
@@ -91,7 +92,7 @@ def sleepy(event):
 @app.function()
 def wear_gloves(event, context):
     """Let fragile parcels be shipped."""
-    context.state.put("glove", True)
+    context.store(shelf)["glove"] = True
 '''
 
 

@@ -16,6 +16,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Range, Scanned
 from headrace.model.policy import FleetLimits
 from headrace.model.record import Chunk, encode_events
+from headrace.model.stores import StoreAddress
 from headrace.runtime.base import invoke
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.host_services import HostServices, state_questions
@@ -39,13 +40,15 @@ class Services:
     def __init__(self) -> None:
         self.rows: dict[str, tuple[int, bytes]] = {}
 
-    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
+    async def read_state(
+        self, store: StoreAddress, keys: Sequence[str]
+    ) -> list[tuple[int, bytes | None]]:
         await CLOCK.sleep(0)
         return [self.rows.get(key, (0, None)) for key in keys]
 
-    async def scan_state(self, app: str, prefix: str, limit: int) -> Scanned:
+    async def scan_state(self, store: StoreAddress, prefix: str, begin: str, limit: int) -> Scanned:
         found = [(key, *row) for key, row in sorted(self.rows.items()) if key.startswith(prefix)]
-        return Scanned(found[:limit], Range(None, len(found), b"all"))
+        return Scanned(found[:limit], Range("", None, len(found), b"all"))
 
 
 def services_of(state: Services) -> HostServices:

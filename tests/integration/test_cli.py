@@ -81,7 +81,7 @@ def test_lines_of_json_are_published_with_their_keys_times_and_ids(
     assert say(*words) == "published 2,500 events on `orders`\n"
     assert say(*words) == "published 0 events on `orders`, 2,500 duplicates dropped\n"
     settle(client)
-    assert say("state", "get", "shop", "jsonl") == "2500\n"
+    assert say("state", "get", "shop", "shop.count", "jsonl") == "2500\n"
     record = json.loads(say("tail", "orders", "-n", "1", "--json"))
     assert (record["key"], record["time"]) == ("jsonl", "2026-01-01T00:00:00.000000Z")
 
@@ -203,7 +203,7 @@ def test_parked_keys_are_listed_and_redriven(say: Say, client: Client) -> None:
     deadline = time.monotonic() + 10
     while "nothing is parked" not in say("parked", "list"):
         assert time.monotonic() < deadline
-    assert say("state", "get", "shop", "shipped/cup") == '"fragile"\n'
+    assert say("state", "get", "shop", "shop.ship", "shipped/cup") == '"fragile"\n'
 
 
 def test_an_event_is_explained(say: Say, client: Client) -> None:
@@ -280,13 +280,16 @@ def test_state_is_listed_by_prefix(say: Say, client: Client) -> None:
     for item in ("s/1", "s/2"):
         client.publish("orders", json.dumps({"item": item, "quantity": 3}).encode(), key=item)
     settle(client)
-    rows = json.loads(say("state", "list", "shop", "--prefix", "s/", "--json"))
+    stores = {row["store"]: row for row in json.loads(say("state", "list", "shop", "--json"))}
+    assert (stores["shelf"]["type"], stores["shop.count"]["is_empty"]) == ("bool", False)
+    rows = json.loads(say("state", "list", "shop", "shop.count", "--prefix", "s/", "--json"))
     assert [(row["key"], row["value"]) for row in rows] == [("s/1", 3), ("s/2", 3)]
     assert (
-        say("state", "list", "shop", "--prefix", "zzz") == "app `shop` keeps nothing under `zzz`\n"
+        say("state", "list", "shop", "shop.count", "--prefix", "zzz")
+        == "`shop.count` has no keys under `zzz`\n"
     )
-    assert say("state", "get", "shop", "nothing", status=1).startswith(
-        "error: app `shop` keeps nothing"
+    assert say("state", "get", "shop", "shop.count", "nothing", status=1).startswith(
+        "error: the store `shop.count` of app `shop` has nothing at `nothing`"
     )
 
 

@@ -92,7 +92,7 @@ def test_a_new_project_does_what_its_readme_says(
     monkeypatch.delenv("HEADRACE_URL", raising=False)
     assert main(["publish", "shop.orders", "--file", "orders.jsonl", "--key-field", "item"]) == 0
     settle(client)
-    assert client.get("state", "shop", "tea")["value"] == {
+    assert client.get("state", "shop", "totals", "tea")["value"] == {
         "item": "tea",
         "sold": 7,
         "revenue": 24.5,
@@ -122,7 +122,7 @@ def test_an_edit_is_loaded_while_the_node_runs_and_a_broken_one_is_not(
     assert client.get("functions")["functions"][0]["version"] == second
     client.publish("shop.orders", b'{"item":"still","quantity":1,"price":1.0}', key="still")
     settle(client)
-    assert client.get("state", "shop", "still")["value"]["sold"] == 1
+    assert client.get("state", "shop", "totals", "still")["value"]["sold"] == 1
 
 
 def test_data_that_change_are_loaded_too_but_not_what_the_node_writes(

@@ -20,7 +20,7 @@ orders = app.stream("orders", partitions=1)
 @app.function(orders)
 def add_up(event, context):
     (app.folder / "kept").touch()
-    context.state.update("total", lambda known: known + event.value, int, 0)
+    context.state.update("total", lambda known: known + event.value, default=0)
 """
 
 

@@ -72,7 +72,7 @@ def test_a_repeated_publish_with_its_idempotency_key_lands_once(client: Client) 
     assert first["duplicates"] == 0
     assert again == {"positions": [None], "duplicates": 1, "delayed": 0}
     settle(client)
-    assert client.get("state", "shop", "once")["value"] == 1
+    assert client.get("state", "shop", "shop.count", "once")["value"] == 1
 
 
 def test_a_batch_lands_whole_or_not_at_all(client: Client) -> None:
@@ -91,8 +91,8 @@ def test_an_order_goes_the_whole_way_and_a_wrong_one_becomes_a_dead_letter(clien
     body = "\n".join(json.dumps(line) for line in lines).encode()
     positions = client.publish("orders", body, media=ENVELOPES)["positions"]
     settle(client)
-    assert client.get("state", "shop", "tea")["value"] == 5
-    assert client.get("state", "shop", prefix="te")["state"][0]["key"] == "tea"
+    assert client.get("state", "shop", "shop.count", "tea")["value"] == 5
+    assert client.get("state", "shop", "shop.count", prefix="te")["state"][0]["key"] == "tea"
     (dead,) = [row for row in client.get("dead")["dead"] if row["event"].get("key") == "tea"]
     assert dead["position"] == positions[1]
     assert dead["event"]["value"] == {"item": "tea", "quantity": 0}
@@ -128,14 +128,14 @@ def test_a_parked_key_waits_until_it_is_redriven(client: Client) -> None:
     settle(client)
     (parked,) = client.get("parked", function="shop.ship")["parked"]
     assert (parked["key"], parked["events"]) == ("vase", 2)
-    assert client.get("state", "shop", "shipped/book")["value"] == "sturdy"
+    assert client.get("state", "shop", "shop.ship", "shipped/book")["value"] == "sturdy"
     client.request("POST", ("functions", "shop.wear_gloves"), body=b"1")
     assert client.post("parked", "shop.ship", "redrive", data={"key": "vase"}) == {"redriven": 1}
     deadline = time.monotonic() + 10
     while client.get("parked")["parked"]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert client.get("state", "shop", "shipped/vase")["value"] == "sturdy"
+    assert client.get("state", "shop", "shop.ship", "shipped/vase")["value"] == "sturdy"
 
 
 def test_a_function_is_called_and_answers(client: Client) -> None:
@@ -184,7 +184,7 @@ def test_cloudevents_come_in_all_three_ways(client: Client) -> None:
         },
     )
     settle(client)
-    assert client.get("state", "shop", "ce")["value"] == 4
+    assert client.get("state", "shop", "shop.count", "ce")["value"] == 4
 
 
 def test_raw_bytes_stay_as_they_are(client: Client) -> None:
@@ -245,6 +245,7 @@ def test_what_cannot_be_is_refused_with_a_reason(
         (("streams", "orders", "records"), {"from": "noon"}, Invalid),
         (("state", "nobody"), {}, Unknown),
         (("state", "shop", "nothing"), {}, Unknown),
+        (("state", "shop", "shop.count", "nothing"), {}, Unknown),
         (("explain", "orders", "0", "999999"), {}, Unknown),
         (("explain", "orders", "x", "1"), {}, Invalid),
         (("lag",), {"function": "nope"}, Unknown),
@@ -315,16 +316,16 @@ def test_a_paused_function_stands_still_until_it_is_resumed(client: Client) -> N
     assert sum(row["lag"] for row in client.get("lag", function="shop.count")["lag"]) == 1
     client.post("groups", "shop.count", "resume")
     settle(client)
-    assert client.get("state", "shop", "late")["value"] == 1
+    assert client.get("state", "shop", "shop.count", "late")["value"] == 1
 
 
 def test_a_group_goes_back_and_runs_again(client: Client) -> None:
     client.publish("orders", b'{"item":"again","quantity":1}', key="again")
     settle(client)
-    first = client.get("state", "shop", "again")["value"]
+    first = client.get("state", "shop", "shop.count", "again")["value"]
     client.post("groups", "shop.count", "reset", data={"start": "earliest"})
     settle(client)
-    assert client.get("state", "shop", "again")["value"] == first + 1
+    assert client.get("state", "shop", "shop.count", "again")["value"] == first + 1
 
 
 def test_what_is_deployed_can_be_seen(client: Client) -> None:

@@ -23,7 +23,7 @@ s = app.stream("s", partitions=2)
 @app.function(s, order="key", parallelism=4, batch_size=BATCH_SIZE)
 def count(events: Batch[int], context: Context) -> None:
     for event in events:
-        context.state.update(f"of/{event.key}", lambda n: n + 1, int, 0)
+        context.state.update(f"of/{event.key}", lambda n: n + 1, default=0)
 """
 EVENTS = 2_000
 
@@ -47,7 +47,7 @@ def test_a_keyed_function_with_state_runs_once_for_each_event(
         lines = [json.dumps({"value": n, "key": f"k{n % keys}"}) for n in range(EVENTS)]
         client.publish("s", "\n".join(lines).encode(), media=ENVELOPES)
         settle(client, 120)
-        kept = client.get("state", "a", prefix="of/", limit=1_000)["state"]
+        kept = client.get("state", "a", "a.count", prefix="of/", limit=1_000)["state"]
         assert sum(row["value"] for row in kept) == EVENTS
         assert handled(client) == EVENTS
 

@@ -33,10 +33,10 @@ def book(events: Batch, context: Context) -> None:
         time.sleep(0.01)
         for event in batch:
             context.publish(booked, {"n": event.value, "by": os.getcwd()})
-        count = context.state.get(f"count/{min(consumer.positions)}", int, 0)
+        count = context.state.get(f"count/{min(consumer.positions)}", 0)
         context.state.put(f"count/{min(consumer.positions)}", count + len(batch))
         consumer.commit()
-        if not context.state.get("died", bool, False):
+        if not context.state.get("died", False):
             context.state.put("died", True)
             consumer.commit()
             context.publish(booked, {"n": -1, "by": os.getcwd()})

@@ -73,22 +73,25 @@ def megabytes(event: Event, context: Context):
 @app.function(Http("GET", "/live/raced", mode="live"))
 def raced(event: Event, context: Context):
     """Relies on what another call changes meanwhile."""
-    seen = context.state.get("raced", int, 0)
+    seen = context.state.get("raced", 0)
     if event.value.get("talks"):
         yield "begun"
     time.sleep(float(event.value.get("wait", "0")))
     context.state.put("raced", seen + 1)
 
 
+counts = app.store("counts", int, default=0)
+
+
 @app.function(Http("GET", "/live/visits", mode="live"))
 def visits(event: Event, context: Context):
     yield "begun"
-    yield context.state.update("visits", lambda known: known + 1, int, 0)
+    yield context.store(counts).update("visits", lambda known: known + 1)
 
 
 @app.function(Http("GET", "/live/visited"))
 def visited(event: Event, context: Context):
-    return context.state.update("visits", lambda known: known + 1, int, 0)
+    return context.store(counts).update("visits", lambda known: known + 1)
 '''
 
 
@@ -113,7 +116,7 @@ def asked(url: str, path: str, **headers: str) -> Iterator[HTTPResponse]:
 
 def kept(url: str, name: str) -> bool:
     """Whether the call of that name has committed."""
-    return ask("GET", f"{url}/state/live/{name}").status == 200
+    return ask("GET", f"{url}/state/live/live.count/{name}").status == 200
 
 
 def published(url: str) -> int:
@@ -252,7 +255,7 @@ def test_a_slow_reader_holds_its_function_back_and_not_the_memory(url: str) -> N
 
 def test_state_that_changes_under_it_runs_it_again_unless_something_was_sent(url: str) -> None:
     def raced() -> int:
-        return int(ask("GET", f"{url}/state/live/raced").body["value"])
+        return int(ask("GET", f"{url}/state/live/live.raced/raced").body["value"])
 
     with asked(url, "/live/raced?wait=1&talks=yes") as talking:
         assert talking.readline() == b'"begun"\n'

@@ -60,7 +60,7 @@ def same(event: Event[Any]):
 
 @app.function()
 def add(event: Event[Any], context: Context):
-    total = context.state.get("total", int, 0) + event.value
+    total = context.state.get("total", 0) + event.value
     context.state.put("total", total)
     return total
 

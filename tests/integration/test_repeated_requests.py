@@ -21,12 +21,12 @@ from typing import Any
 from headrace import *
 
 app = App("desk")
+counts = app.store("counts", int, default=0)
 
 
 def count(context, what):
-    number = context.state.get(what, int, 0) + 1
-    context.state.put(what, number)
-    return number
+    context.store(counts)[what] += 1
+    return context.store(counts)[what]
 
 
 @app.function(Http("POST", "/orders/{id}"))

@@ -34,8 +34,10 @@ from typing import Any
 import msgspec
 
 from headrace import *
+from headrace.webhooks import GitHub
 
 app = App("shop")
+counts = app.store("counts", int, default=0)
 
 
 class Order(msgspec.Struct):
@@ -52,8 +54,8 @@ class Search(msgspec.Struct):
 def place(event: Event[Order], context: Context):
     """Place an order."""
     request = Request.of(event)
-    placed = context.state.get("placed", int, 0) + 1
-    context.state.put("placed", placed)
+    placed = context.store(counts)["placed"] + 1
+    context.store(counts)["placed"] = placed
     answer = {"id": request.params["id"], "item": event.value.item, "placed": placed,
               "tenant": request.headers.get("x-tenant"), "query": request.query}
     return Reply(answer, status=201, headers={"x-order": str(request.params["id"])})
@@ -82,7 +84,7 @@ def mirror(event: Event[Any]):
 
 @app.function(Http("GET", "/placed"))
 def placed(event: Event, context: Context):
-    return context.state.get("placed", int, 0)
+    return context.store(counts)["placed"]
 
 
 @app.function(Http("POST", "/late", timeout=0.3))
@@ -98,13 +100,13 @@ def late(event: Event[Any]):
 def later(event: Event[Order], context: Context):
     if event.value.quantity < 0:
         raise ValueError("negative")
-    context.state.put(f"later/{event.key}", context.state.get(f"later/{event.key}", int, 0) + 1)
+    context.state.put(f"later/{event.key}", context.state.get(f"later/{event.key}", 0) + 1)
 
 
 @app.function(Webhook("/hooks/in", GitHub("HOOK")), batch_size=10)
 def hook(events: Batch[Any], context: Context):
     for event in events:
-        seen = context.state.get(f"hook/{event.value['n']}", int, 0)
+        seen = context.state.get(f"hook/{event.value['n']}", 0)
         context.state.put(f"hook/{event.value['n']}", seen + 1)
 
 
@@ -290,7 +292,7 @@ def test_a_kept_request_is_guarded_by_a_token_and_can_be_asked_after(url: str) -
         client.request("DELETE", ("tokens", made["id"]))
     assert ask("POST", f"{url}/later/ada", TEA, authorization=good)[0] == 401
     with operator(url) as client:
-        assert client.get("state", "shop", "later/ada")["value"] == 1
+        assert client.get("state", "shop", "shop.later", "later/ada")["value"] == 1
 
 
 def wait_for(place: str, wanted: str, seconds: float = 15.0) -> bool:
@@ -503,7 +505,9 @@ def test_a_node_killed_between_two_steps_loses_and_doubles_no_message(
                 while sum(row["lag"] for row in client.get("lag")["lag"]):
                     assert time.monotonic() < deadline
                     time.sleep(0.02)
-                rows = client.get("state", "shop", prefix="hook/", limit=1_000)["state"]
+                rows = client.get("state", "shop", "shop.hook", prefix="hook/", limit=1_000)[
+                    "state"
+                ]
             assert {row["key"]: row["value"] for row in rows} == {f"hook/{n}": 1 for n in range(40)}
         finally:
             process.kill()

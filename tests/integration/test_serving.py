@@ -14,16 +14,17 @@ from headrace import App
 
 app = App("desk")
 orders = app.stream("orders")
+counts = app.store("counts", int, default=0)
 
 
 @app.function(orders)
 def count(event, context):
-    context.state.update("orders", lambda n: n + 1, default=0)
+    context.store(counts)["orders"] += 1
 
 
 @app.function()
 def seen(event, context):
-    return context.state.get("orders", default=0)
+    return context.store(counts)["orders"]
 """
 
 

@@ -26,17 +26,19 @@ APP = f"""
 import asyncio, time
 
 from headrace import *
+from headrace.sources import Emit, Lag
 
 app = App("slow")
 orders = app.stream("orders")
 loads = app.stream("loads")
 out = app.stream("out")
+seen = app.store("seen", bool)
 app.proxy("/behind", upstream="UPSTREAM", timeout={LONG})
 
 
 @app.function(orders, timeout={LONG})
 def pack(event, context):
-    if context.state.get("begun", default=False):
+    if context.store(seen).get("begun"):
         context.publish(out, [event.value, context.attempt])
         return
     context.logger.info("begun")
@@ -78,7 +80,7 @@ def fed(event):
 
 @app.function()
 def wake(event, context):
-    context.state.put("begun", True)
+    context.store(seen)["begun"] = True
 """
 
 

@@ -14,6 +14,7 @@ from tests.integration.runtime_fleets import CLOCK, House, Services, eventually,
 from headrace.model.codec import encode_state
 from headrace.model.outcome import Returned
 from headrace.model.record import decode_events
+from headrace.model.stores import StoreAddress
 
 
 def published(returned: Returned) -> list[Any]:
@@ -55,10 +56,12 @@ def f(events, context):
 class Slow(Services):
     """Answers what is asked about `slow` when nobody waits for it any more."""
 
-    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
+    async def read_state(
+        self, store: StoreAddress, keys: Sequence[str]
+    ) -> list[tuple[int, bytes | None]]:
         if keys == ["slow"]:
             await CLOCK.sleep(0.6)
-        return await super().read_state(app, keys)
+        return await super().read_state(store, keys)
 
 
 async def test_an_answer_that_nobody_waits_for_any_more_is_not_taken_for_the_next_one(

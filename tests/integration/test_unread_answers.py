@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.integration.runtime_fleets import Services, house
 
 from headrace.model.outcome import Returned, TimedOut
+from headrace.model.stores import StoreAddress
 
 ASKED = 40
 BIG = bytes(900_000)
@@ -44,9 +45,11 @@ class Counted(Services):
         self.rows["big"] = (1, BIG)
         self.questions = 0
 
-    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
+    async def read_state(
+        self, store: StoreAddress, keys: Sequence[str]
+    ) -> list[tuple[int, bytes | None]]:
         self.questions += 1
-        return await super().read_state(app, keys)
+        return await super().read_state(store, keys)
 
 
 async def test_who_takes_no_answers_is_answered_no_more(tmp_path: Path) -> None:

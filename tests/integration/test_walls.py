@@ -102,6 +102,7 @@ REST = [
     ("POST", "/streams/kept", "{}"),
     ("POST", "/functions/hostile.open0", '"/etc/hostname"'),
     ("GET", "/state/hostile", None),
+    ("GET", "/state/hostile/hostile.keep", None),
     ("GET", "/streams/kept/records", None),
     ("GET", "/console", None),
 ]
@@ -239,7 +240,7 @@ kept = app.stream("forged")
 
 @app.function()
 def peep(event, context):
-    return context.state.get("card", str, "")
+    return context.state.get("card", "")
 
 
 true = app.spec
@@ -458,7 +459,7 @@ def test_what_failed_of_a_private_stream_is_listed_to_its_apps_readers_and_the_o
         assert "key-inner" in str(node.ask("GET", failures, authorization=own).body)
         for page in (failures, "/console", "/console/functions/owner.park"):
             assert "key-inner" not in str(node.ask("GET", page, authorization=plain).body), page
-        for path in ("/state/%00owner", "/state/owner/%00anything", "/state/owner"):
+        for path in ("/state/owner", "/state/owner/owner.park", "/state/owner/owner.park/any"):
             assert node.ask("GET", path, authorization=plain).status == 403, path
         assert node.ask("GET", "/state/owner", authorization=own).status == 200
 

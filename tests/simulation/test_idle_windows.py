@@ -310,7 +310,7 @@ def test_a_flush_of_a_key_closes_its_windows_for_it_alone(by: Windows, late: flo
             assert any(key == "b" and number in held for key, _, _, held in shown(world))
         assert [held for key, *_, held in shown(world) if key == "a"][-1] == [6]
         # What is remembered of a key goes once the watermark is past it.
-        rows = [key for key, _ in world._lives.rows_of(Space.STATE)]
+        rows = [key for key, _ in world._lives.rows_of(Space.WINDOWS)]
         assert any(b"=c" in row for row in rows)
         assert not any(b"=a" in row for row in rows)
 

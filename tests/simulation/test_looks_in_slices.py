@@ -34,6 +34,8 @@ def keep(event: Event[int], context: Context) -> None:
     context.state.put(f"key-{event.value}", event.value)
 
 
+for number in range(MANY):
+    app.store(f"store_{number}")
 jobs: Queue[Any] = app.queue("jobs", outside=True)
 for number in range(MANY):
     app.function(app.stream(f"s_{number}"), name=f"f_{number}")(nothing)
@@ -58,6 +60,7 @@ LISTS: Final = {
     "/runs": "/runs",
     "/logs": "/logs",
     "/state/{app}": "/state/many",
+    "/state/{app}/{store}": "/state/many/many.keeps",
     "/metrics": "/metrics",
     "/schedules": "/schedules",
     "/queues": "/queues",
@@ -83,7 +86,7 @@ FEW: Final = {
     "/dead/{function}/{stream}/{partition}/{offset}": "one letter",
     "/explain/{stream}/{partition}/{offset}": "one event",
     "/runs/{run}": "one request",
-    "/state/{app}/{key}": "one key",
+    "/state/{app}/{store}/{key}": "one key",
     "/schedules/{function}": "one function's",
     "/replays/{name}": "one replay",
     "/console/events/{stream}/{partition}/{offset}": "one event",

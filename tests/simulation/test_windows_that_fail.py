@@ -142,4 +142,4 @@ def test_a_reset_folds_anew_and_nothing_is_late() -> None:
         world.run_until_idle()
         assert world.values("late") == []
         assert world.values("sums") == first * 2
-        assert world.state("a").get("seen") == first[-1]
+        assert world.state(seen).get("seen") == first[-1]

@@ -36,7 +36,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "invocations": ("logs", "Show the latest invocations."),
         "logs": ("logs", "Show what functions wrote."),
         "explain": ("dead_letters", "Show where an event is, or why a pattern does not match."),
-        "state": ("state", "Show the state of an app."),
+        "state": ("state", "Show the stores of an app."),
         "console": ("console", "Print a link that signs a browser in to the console."),
     },
     "Repair": {

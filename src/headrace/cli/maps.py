@@ -37,7 +37,9 @@ def map_command(targets: tuple[str, ...], as_json: bool, client: Client) -> None
     from headrace.topology.map import MapRow, map_table, secret_notes
 
     click.echo(map_table(msgspec.convert(rows, list[MapRow])))
-    for note in dict.fromkeys(note for row in rows for note in row["settings"]):
+    for note in dict.fromkeys(
+        note for kind in ("stores", "settings") for row in rows for note in row[kind]
+    ):
         click.echo(note)
     users: dict[str, dict[str, None]] = {}
     for row in rows:

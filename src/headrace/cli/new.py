@@ -32,6 +32,7 @@ class Total(msgspec.Struct):
 
 orders = app.stream("{name}.orders", partitions=4, value=Order)
 totals = app.stream("{name}.totals", partitions=4, value=Total)
+kept = app.store("totals", Total)
 
 
 @app.function(
@@ -39,21 +40,22 @@ totals = app.stream("{name}.totals", partitions=4, value=Total)
 )
 def count(events: Batch[Order], context: Context) -> None:
     """Add each order to the total of its item."""
+    known = context.store(kept)
     for event in events:
         order = event.value
         if order.quantity <= 0:
             context.fail(event, f"an order of {{order.quantity}} pieces makes no sense")
             continue
-        total = context.state.get(order.item, Total, Total(order.item))
+        total = known.get(order.item, Total(order.item))
         total.sold += order.quantity
         total.revenue += order.quantity * order.price
-        context.state.put(order.item, total)
+        known[order.item] = total
         context.publish(totals, key=order.item, value=total)
 '''
 
 TEST = '''"""A handler is an ordinary function: call it."""
 
-from app import Order, Total, count, orders
+from app import Order, Total, count, kept, orders
 
 from headrace.testing import batch, context
 
@@ -61,14 +63,14 @@ from headrace.testing import batch, context
 def test_orders_of_an_item_are_added_up() -> None:
     given = context()
     count(batch([Order("tea", 2, 3.5), Order("tea", 1, 3.5)], stream=orders, key="tea"), given)
-    assert given.state.get("tea", Total) == Total("tea", sold=3, revenue=10.5)
+    assert given.store(kept)["tea"] == Total("tea", sold=3, revenue=10.5)
     assert [total.value.sold for total in given.published] == [2, 3]
 
 
 def test_an_order_of_nothing_fails_alone() -> None:
     given = context()
     count(batch([Order("tea", 0, 3.5), Order("tea", 1, 3.5)], stream=orders, key="tea"), given)
-    assert given.state.get("tea", Total) == Total("tea", sold=1, revenue=3.5)
+    assert given.store(kept)["tea"] == Total("tea", sold=1, revenue=3.5)
     assert [event.value.quantity for event in given.failed] == [0]
 '''
 

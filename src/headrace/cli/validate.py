@@ -80,7 +80,7 @@ def validate_command(
 ) -> int:
     """Check TARGETS (`app.py`, a folder, `package.module:app`), their topology and settings."""
     from headrace.node.config import load, secrets_of, surroundings_of
-    from headrace.topology.map import secret_notes, setting_notes
+    from headrace.topology.map import secret_notes, setting_notes, store_notes
     from headrace.topology.missing_settings import needed_secrets
 
     settings = load({"targets": targets or None}, file=config, chosen=chosen)
@@ -108,7 +108,8 @@ def validate_command(
             f"app `{app.name}` (version {app.version[:12]}): "
             f"{plural(len(app.functions), 'function')}, {plural(len(app.streams), 'stream')}"
         )
-        for note in (*setting_notes([app]), *secret_notes(needed_secrets([app]))):
+        secrets = secret_notes(needed_secrets([app]))
+        for note in (*store_notes([app]), *setting_notes([app]), *secrets):
             click.echo(note)
     for finding in findings:
         click.echo(f"{finding['severity']}: {finding['message']}")

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from headrace.delivery.assignment.consumer_run import ConsumerRuns
 from headrace.delivery.calls.streaming import LiveAnswers
 from headrace.environment.clock import Clock
-from headrace.model.effects import Space, digest_of
+from headrace.model.effects import digest_of
 from headrace.model.errors import TooLarge
 from headrace.model.outcome import Range, Scanned
 from headrace.model.policy import MAX_ANSWER_BYTES, MAX_ASKED_KEYS
+from headrace.model.stores import StoreAddress
 from headrace.model.webhook_signature import Secret
 from headrace.runtime.host_services import (
     HostServices,
@@ -21,7 +22,7 @@ from headrace.runtime.host_services import (
 )
 from headrace.security.secrets import Secrets
 from headrace.storage.kv.base import Storage
-from headrace.storage.state.rows import decode_row, range_of, state_key, state_name
+from headrace.storage.state.rows import decode_row, rows_of
 
 MAX_SCAN = 10_000
 
@@ -50,13 +51,15 @@ def host_services(
 
 
 class StateReader:
-    """Reads the state of apps."""
+    """Reads stores."""
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._storage = storage
         self._clock = clock
 
-    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
+    async def read_state(
+        self, store: StoreAddress, keys: Sequence[str]
+    ) -> list[tuple[int, bytes | None]]:
         """Version (0: never written) and value of each key; what has expired has no value.
 
         Raises:
@@ -67,40 +70,48 @@ class StateReader:
                 f"{len(keys):,} keys of state were asked for at once; ask for at most "
                 f"{MAX_ASKED_KEYS:,} at a time"
             )
-        rows = await self._storage.get_many(
-            Space.STATE, [state_key(app, key) for key in keys], most=MAX_ANSWER_BYTES
+        rows = rows_of(store)
+        found = await self._storage.get_many(
+            rows.space, [rows.key(key) for key in keys], most=MAX_ANSWER_BYTES
         )
-        return [(0, None) if row is None else self._open(row) for row in rows]
+        return [(0, None) if row is None else self._open(row) for row in found]
 
-    async def scan_state(self, app: str, prefix: str, limit: int) -> Scanned:
-        """The first `limit` keys that start with `prefix`; `MAX_SCAN` rows are looked at at most.
+    async def scan_state(self, store: StoreAddress, prefix: str, begin: str, limit: int) -> Scanned:
+        """The first `limit` keys behind `begin` that start with `prefix`, or as many as an answer has room for.
 
-        Raises:
-            TooLarge: The rows are larger together than one answer may be.
+        `MAX_SCAN` rows are looked at at most.
         """
         # A run may begin before its partition's last commit has landed. Of a key asked for by name
         # the instance knows that; of keys nobody has named yet only the store can tell.
         await self._storage.settled()
-        low, high = range_of(app, prefix)
+        store_rows = rows_of(store)
+        low, high = store_rows.range(prefix, begin)
         rows: list[tuple[str, int, bytes]] = []
         seen: list[tuple[bytes, bytes]] = []
         last: str | None = None
         most = MAX_ANSWER_BYTES
-        while (asked := min(limit - len(rows), MAX_SCAN - len(seen))) > 0:
-            page = await self._storage.scan(Space.STATE, low, high, limit=asked, most=most)
+        asked = limit
+        while (asked := min(asked, limit - len(rows), MAX_SCAN - len(seen))) > 0:
+            try:
+                page = await self._storage.scan(store_rows.space, low, high, limit=asked, most=most)
+            except TooLarge:
+                if asked == 1 and not seen:
+                    raise
+                asked //= 2
+                continue
             seen += page
             most -= sum(len(row) for _, row in page)
             for packed, row in page:
                 version, value = self._open(row)
                 if value is not None:
-                    rows.append((state_name(app, packed), version, value))
+                    rows.append((store_rows.name(packed), version, value))
             if len(page) < asked:
                 last = None
                 break
             # What has expired is passed over: there may be more behind it.
-            last = state_name(app, page[-1][0])
+            last = store_rows.name(page[-1][0])
             low = page[-1][0] + b"\x00"
-        return Scanned(rows, Range(last, len(seen), digest_of(seen)))
+        return Scanned(rows, Range(begin, last, len(seen), digest_of(seen)))
 
     def _open(self, row: bytes) -> tuple[int, bytes | None]:
         version, expires, value = decode_row(row)

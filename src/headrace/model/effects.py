@@ -22,6 +22,7 @@ class Space(enum.StrEnum):
 
     POSITIONS = "positions"
     STATE = "state"
+    WINDOWS = "windows"
     TROUBLE = "trouble"
     PARKED = "parked"
     PARKED_KEYS = "parked_keys"

@@ -150,6 +150,20 @@ class QueueSettings(StreamSettings, total=False):
     outside: bool | None
 
 
+class StoreSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A store that an app declares; see `App.store`.
+
+    Attributes:
+        name: The author's name, unique in the app; without a dot, as a function's full name has one.
+        type: The type of its values, for readers.
+        ttl: Seconds a value is kept after it was written; None means until it is replaced.
+    """
+
+    name: str
+    type: str = "Any"
+    ttl: float | None = None
+
+
 class FunctionSpec(FunctionOptions, frozen=True, kw_only=True):
     """A function as declared by its author, its options among it; everything but the code.
 
@@ -162,6 +176,7 @@ class FunctionSpec(FunctionOptions, frozen=True, kw_only=True):
         publishes: Streams it says it publishes to; of other apps', it may publish to these only.
         in_code: Streams that its code publishes to by name, as far as its source says.
         secrets: The names of the secrets it may ask for, its app's among them.
+        stores: The names of its app's stores, which it may use besides its own.
         summary: The first line of the handler's docstring.
         source: Where the handler is defined, `file:line`.
     """
@@ -198,6 +213,7 @@ class FunctionSpec(FunctionOptions, frozen=True, kw_only=True):
             fixed=True,
         ),
     ] = ()
+    stores: tuple[str, ...] = ()
     summary: str = ""
     source: str = ""
 
@@ -249,6 +265,7 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
         settings: What operators can set.
         env: The node's variables it asks for, as names and patterns.
         secrets: The names of the secrets that all its functions may ask for.
+        stores: The stores it declares.
         generation: How often what operators gave to settings had changed when it was loaded: with other
             values it is another app, though its code is the same.
     """
@@ -263,4 +280,5 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     settings: tuple[SettingSpec, ...] = ()
     env: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
+    stores: tuple[StoreSpec, ...] = ()
     generation: int = 0

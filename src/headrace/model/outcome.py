@@ -38,43 +38,48 @@ class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Range(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The rows of the app's state under a prefix as they were seen, to be found so at the commit.
+    """The rows of a store under a prefix as they were seen, to be found so at the commit.
 
     Attributes:
-        last: The last key that was looked at; None where all of the prefix were.
+        after: The key behind which it began; "" for the first of the prefix.
+        last: The last key that was looked at; None where all to the end of the prefix were.
         count: How many rows, those that have expired and are not swept yet among them.
         digest: Of their keys and versions.
     """
 
+    after: str
     last: str | None
     count: int
     digest: bytes
 
 
 class Scanned(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Key, version and value of the state under a prefix, ascending; and all that was looked at."""
+    """Key, version and value of what a store holds under a prefix, ascending; and all that was looked at."""
 
     rows: list[tuple[str, int, bytes]]
     seen: Range
 
 
 class StateRead(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A key of the app's state and the version that was seen (0: absent).
+    """A key of a store and the version that was seen (0: absent).
 
-    With `seen`, it is the keys that start with `key` that were read, in one scan.
+    With `seen`, it is the keys that start with `key` that were read, in one scan. The store is named as
+    the function may name it (`stores.may_use`): "" is its own.
     """
 
     key: str
     version: int
     seen: Range | None = None
+    store: str = ""
 
 
 class StateWrite(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A key's new value (None deletes it) and when it expires (µs since the epoch, 0: never)."""
+    """A key's new value (None deletes it), when it expires (µs since the epoch, 0: never), and its store."""
 
     key: str
     value: bytes | None
     expires: int = 0
+    store: str = ""
 
 
 class Usage(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -42,8 +42,6 @@ MAX_KEPT_S = 3_155_760_000
 """A hundred years."""
 MAX_LIFETIME_S = 10 * 366 * 86_400
 """Of a token, in seconds: ten years."""
-RESERVED_STATE = "\x00"
-"""What the keys begin with under which the platform keeps state for an app; no author's key may."""
 MAX_CHANGES_PER_GROUP = 512
 MAX_QUEUED_CHANGES = 65_536
 MAX_FLOW_LIMIT = 1_000_000

@@ -60,9 +60,9 @@ FLUSH_HEADER = "headrace-flush"
 """On the stream of closed windows: the name of the request that closed the window."""
 
 
-def windows_place(function: str, stream: str, partition: int) -> str:
-    """What the reserved state keys begin with under which a function keeps the windows of a partition."""
-    return f"_window/{function}/{stream}/{partition}/"
+def windows_place(stream: str, partition: int) -> str:
+    """What the keys begin with under which a window function keeps the windows of a partition."""
+    return f"{stream}/{partition}/"
 
 
 def progress_key(place: str) -> str:

@@ -17,6 +17,7 @@ from headrace.model.outcome import Returned, Scanned
 from headrace.model.record import Chunk
 from headrace.model.redaction import Blot, blotted_return
 from headrace.model.reply import WireReply
+from headrace.model.stores import StoreAddress, check_store
 from headrace.runtime.protocol.messages import (
     MAX_SCAN_ROWS,
     Answer,
@@ -115,27 +116,33 @@ _UNANSWERED = HostQuestion(_refused, needs_run=False)
 
 
 def state_questions(
-    read: Callable[[str, Sequence[str]], Awaitable[list[tuple[int, bytes | None]]]],
-    scan: Callable[[str, str, int], Awaitable[Scanned]],
+    read: Callable[[StoreAddress, Sequence[str]], Awaitable[list[tuple[int, bytes | None]]]],
+    scan: Callable[[StoreAddress, str, str, int], Awaitable[Scanned]],
 ) -> Questions:
-    """The state of the asker's app.
+    """The stores of the asker: its own, and those that its app declares.
 
     Args:
-        read: Version (0: absent) and value of each of the app's keys.
-        scan: The app's keys that start with a prefix, ascending, up to a limit, and all that was looked at.
+        read: Version (0: absent) and value of each of a store's keys.
+        scan: A store's keys that start with a prefix and are behind another, ascending, up to a limit, and all
+            that was looked at.
     """
 
     async def read_state(asker: Asker, question: ReadState) -> Answer:
-        return StateRows(await read(asker.spec.app, question.keys))
+        return StateRows(await read(_address(asker.spec, question.store), question.keys))
 
     async def scan_state(asker: Asker, question: ScanState) -> Answer:
-        limit = min(question.limit, MAX_SCAN_ROWS)
-        return Scan(await scan(asker.spec.app, question.prefix, limit))
+        store, limit = _address(asker.spec, question.store), min(question.limit, MAX_SCAN_ROWS)
+        return Scan(await scan(store, question.prefix, question.begin, limit))
 
     return {
         ReadState: HostQuestion(read_state, is_large=True),
         ScanState: HostQuestion(scan_state, is_large=True),
     }
+
+
+def _address(spec: FunctionSpec, store: str) -> StoreAddress:
+    check_store(spec, store)
+    return StoreAddress(spec.app, spec.name, store)
 
 
 def secret_questions(read: Callable[[str], str]) -> Questions:

@@ -54,20 +54,22 @@ class _Host:
         self._declared = app
         # The app asks for what it declares itself, which each of its functions may have.
         self._own = FunctionSpec(name=app.name, app=app.name, secrets=app.secrets)
+        self._specs: dict[str, FunctionSpec] = {}
         self._services = services
         self.blot = services.blot
         self.deadlines: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Timeout]] = {}
 
     def secret(self, name: str, function: str) -> str:
-        specs = {spec.name: spec for spec in self._declared.spec().functions}
-        asker = Asker(specs.get(function, self._own))
-        return self._answer(asker, ReadSecret(name), SecretRead).value
+        return self._answer(self._asker(function), ReadSecret(name), SecretRead).value
 
-    def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
-        return self._answer(Asker(self._own), ReadState(keys), StateRows).rows
+    def read_state(
+        self, function: str, store: str, keys: list[str]
+    ) -> list[tuple[int, bytes | None]]:
+        return self._answer(self._asker(function), ReadState(keys, store), StateRows).rows
 
-    def scan_state(self, prefix: str, limit: int) -> Scanned:
-        return self._answer(Asker(self._own), ScanState(prefix, limit), Scan).scanned
+    def scan_state(self, function: str, store: str, prefix: str, begin: str, limit: int) -> Scanned:
+        question = ScanState(prefix, limit, begin, store)
+        return self._answer(self._asker(function), question, Scan).scanned
 
     def extend(self, invocation: Invocation, seconds: float) -> None:
         found = self.deadlines.get(invocation.token)
@@ -92,6 +94,12 @@ class _Host:
 
     def send_part(self, invocation: Invocation, body: bytes, head: WireReply | None) -> None:
         self._answer(Asker(self._own, invocation.token), Part(body, head), PartAccepted)
+
+    def _asker(self, function: str) -> Asker:
+        """The function as the host knows it; the app, where it is none of its functions that asks."""
+        if function not in self._specs:
+            self._specs = {spec.name: spec for spec in self._declared.spec().functions}
+        return Asker(self._specs.get(function, self._own))
 
     def _answer(self, asker: Asker, question: Question, answer: type[T]) -> T:
         found = _at_once(self._services.answer(asker, question))

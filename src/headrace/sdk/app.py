@@ -42,6 +42,7 @@ from headrace.sdk.routes import After, Before, decorator_function
 from headrace.sdk.secret_names import secret_names
 from headrace.sdk.settings import NOT_GIVEN, Setting
 from headrace.sdk.source_location import here, near
+from headrace.sdk.store import NO_DEFAULT, Store, declared_store
 from headrace.sdk.stream import Stream, check_name
 from headrace.sdk.stream_declarations import Streams
 from headrace.sdk.window_declaration import declare_window
@@ -71,6 +72,7 @@ class App(Streams):
         proxies: The paths it passes on to other services.
         forwards: Rules whose events go to a stream or an address, by name.
         hooks: What to call when an instance starts, suspends, resumes and stops.
+        stores: What its functions share, by name.
         settings: What operators can set, by name.
         resources: What each instance opens for itself.
         secrets: The names of the secrets that each of its functions may ask for.
@@ -101,6 +103,7 @@ class App(Streams):
         self._provision = provision_of(name, self._env)
         self.secrets = secret_names(secrets, self.place)
         self._read_secret: Callable[[str], str] | None = None
+        self.stores: dict[str, Store[Any]] = {}
         self.settings: dict[str, Setting[Any]] = {}
         self.resources: list[Resource[Any]] = []
         self._opened = AsyncExitStack()
@@ -116,6 +119,46 @@ class App(Streams):
 
     def __repr__(self) -> str:
         return f"App({self.name!r})"
+
+    @overload
+    def store(
+        self, name: str, value: type[T], *, default: T = ..., ttl: Span | None = ...
+    ) -> Store[T]: ...
+
+    @overload
+    def store(
+        self, name: str, value: object = ..., *, default: Any = ..., ttl: Span | None = ...
+    ) -> Store[Any]: ...
+
+    def store(
+        self,
+        name: str,
+        value: Any = Any,
+        *,
+        default: Any = NO_DEFAULT,
+        ttl: Span | None = None,
+    ) -> Store[Any]:
+        """Declare a store: values by key that all functions of this app share, and no other app.
+
+        A handler opens it with `context.store(...)`. What only one function needs is in `context.state`,
+        without a declaration.
+
+        Args:
+            name: Letters, digits, `_` and `-`; unique in the app.
+            value: The type of its values; what msgpack can encode.
+            default: What a key begins with that nobody has written. Each run gets a copy of its own.
+            ttl: The time a value is kept after it was written, such as `"30d"`; None until it is
+                replaced.
+
+        Raises:
+            Misuse: The name is taken, or a setting cannot work.
+        """
+        place = here()
+        store = declared_store(self.name, name, value, default=default, ttl=ttl, place=place)
+        if name in self.stores:
+            raise Misuse(f"{place}: app `{self.name}` has a store `{name}` already; share that one")
+        self.stores[name] = store
+        return store
 
     @overload
     def setting(self, name: str, type: type[T], default: T = ...) -> Setting[T]: ...
@@ -594,6 +637,7 @@ class App(Streams):
                     declared.spec,
                     version=version,
                     secrets=tuple(dict.fromkeys((*self.secrets, *declared.spec.secrets))),
+                    stores=tuple(self.stores),
                     in_code=seen[name],
                 )
                 for name, declared in self.functions.items()
@@ -603,5 +647,6 @@ class App(Streams):
             settings=tuple(setting.spec for setting in self.settings.values()),
             env=tuple(self._env),
             secrets=self.secrets,
+            stores=tuple(store.spec for store in self.stores.values()),
             generation=self._provision.generation,
         )

@@ -10,17 +10,21 @@ import logging
 import random  # noqa: TID251  # seeded by the invocation, so that a run can be repeated
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, TypeVar, overload
 
 from headrace.model.due_time import Moment, due_header
 from headrace.model.durations import Span, seconds_in
+from headrace.model.errors import Misuse
 from headrace.model.invocation import Invocation
 from headrace.model.policy import MAX_EXTENDED_S, MAX_VISIBILITY
 from headrace.sdk.consumer import Consumer
 from headrace.sdk.event import Event
 from headrace.sdk.queue import Queue
-from headrace.sdk.state import Reserved, State, StateAccess
+from headrace.sdk.state import State, StateAccess
+from headrace.sdk.store import OWN_STORE, Store
 from headrace.sdk.stream import Stream
+
+V = TypeVar("V")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -28,8 +32,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class RunRecorder(Protocol):
     """Notes what a handler does. One per invocation."""
 
-    def ledger(self) -> StateAccess:
-        """Storage of state, as handlers read and write it."""
+    def ledger(self, store: Store[Any]) -> StateAccess:
+        """The storage of a store, as handlers read and write it."""
         ...
 
     def publish(
@@ -105,9 +109,9 @@ class Context:
         "_latest",
         "_logger",
         "_monotonic",
-        "_platform",
         "_random",
         "_state",
+        "_stores",
         "code",
         "instance",
     )
@@ -130,26 +134,36 @@ class Context:
         self._random: random.Random | None = None
         self.code = code
         self.instance = instance
-        self._state: State | None = None
-        self._platform: Context | None = None
+        self._state: State[Any] | None = None
+        self._stores: dict[Store[Any], State[Any]] | None = None
 
     @property
-    def state(self) -> State:
-        """The app's keyed store."""
+    def state(self) -> State[Any]:
+        """The function's own store, of values of any type: a mapping that no other function reads."""
         if self._state is None:
-            self._state = State(self._desk.ledger())
+            self._state = State(self._desk.ledger(OWN_STORE), OWN_STORE)
         return self._state
 
-    def _for_platform(self) -> Context:
-        """This context, but with the state that the platform itself keeps for the app."""
-        if self._platform is None:
-            self._platform = found = Context(
-                self._invocation, self._desk, 0.0, self._monotonic, self.code, self.instance
+    def store(self, store: Store[V]) -> State[V]:
+        """Open a store of the app: a mapping that all functions which open it share.
+
+        Args:
+            store: As `App.store` returned it.
+
+        Raises:
+            Misuse: It is not a store, or another app's.
+        """
+        if not isinstance(store, Store):
+            raise Misuse(
+                f"`context.store({store!r:.80})`: that is not a store; declare one with "
+                '`totals = app.store("totals", int)` and write `context.store(totals)`'
             )
-            found._ends = self._ends
-            found._latest = self._latest
-            found._state = State(Reserved(self._desk.ledger()))
-        return self._platform
+        if self._stores is None:
+            self._stores = {}
+        found = self._stores.get(store)
+        if found is None:
+            found = self._stores[store] = State(self._desk.ledger(store), store)
+        return found
 
     @property
     def consumer(self) -> Consumer:

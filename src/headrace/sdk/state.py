@@ -1,23 +1,36 @@
-"""The app's keyed store as a handler sees it: read your writes, committed with the invocation."""
+"""A store in a run: a mapping that reads its own writes, which are committed with the run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar, overload
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from typing import Any, Final, Protocol, TypeVar, overload
 
 from headrace.model.codec import EXTENSIONS, encode_state, open_state, state_decoder
 from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Invalid, Misuse
-from headrace.model.policy import MAX_KEPT_S, MAX_KEY_BYTES, MAX_STATE_BYTES, RESERVED_STATE
+from headrace.model.policy import MAX_KEPT_S, MAX_KEY_BYTES, MAX_STATE_BYTES
+from headrace.sdk.store import MIN_TTL_S, NO_DEFAULT, Store, check_value
 
 T = TypeVar("T")
 D = TypeVar("D")
+V = TypeVar("V")
+
+THE_STORES: Final[Any] = object()
+"""A `ttl`, or a type, that nobody gave: that of the store holds."""
 
 _decoders: dict[Any, Callable[[bytes], Any]] = {}
 
 
 class StateAccess(Protocol):
-    """Keeps an invocation's reads and writes; values are encoded, expired ones are absent."""
+    """Keeps an invocation's reads and writes of a store; values are encoded, expired ones are absent."""
 
     def read(self, key: str) -> bytes | None:
         """The value as this invocation sees it."""
@@ -31,8 +44,12 @@ class StateAccess(Protocol):
         """Change a value; None deletes it."""
         ...
 
-    def scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
-        """The keys that start with `prefix`, ascending, with their values."""
+    def scan(self, prefix: str, begin: str) -> tuple[list[tuple[str, bytes]], str | None]:
+        """A page of the keys behind `begin` that start with `prefix`, ascending, with their values.
+
+        With them comes the key behind which the next page begins, or None after the last one. A page may be
+        empty.
+        """
         ...
 
     def change(self, key: str, change: Callable[[bytes | None], tuple[bytes, int]]) -> None:
@@ -45,146 +62,305 @@ class StateAccess(Protocol):
         ...
 
 
-class State:
-    """A keyed store private to the app. Values are anything msgpack can hold, up to 4 MiB."""
+class State(MutableMapping[str, V]):
+    """An open store: `context.state`, or `context.store(totals)`.
 
-    __slots__ = ("_ledger",)
+    Keys are text, an event's key among them; values are anything msgpack can encode, up to 4 MiB. A value
+    that is read is a copy: change it, then write it back. Where the store has a default, `state[key]`,
+    `get(key)` and `update` begin with it; `key in state` and `items` know only what was written.
 
-    def __init__(self, ledger: StateAccess) -> None:
+    Raises:
+        Misuse: A key cannot be one; that of an event without a key is None.
+        Invalid: A value has no msgpack form, is too large, or is not of the store's type.
+    """
+
+    __slots__ = ("_ledger", "_store")
+
+    def __init__(self, ledger: StateAccess, store: Store[V]) -> None:
         self._ledger = ledger
+        self._store = store
+
+    def __repr__(self) -> str:
+        return f"<state of {self._store!r}>"
+
+    def __getitem__(self, key: str | None) -> V:
+        raw = self._ledger.read(_checked(key))
+        if raw is None:
+            raw = self._store.default
+            if raw is None:
+                raise KeyError(key)
+        value: V = self._opened(key, raw, THE_STORES)
+        return value
+
+    def __setitem__(self, key: str | None, value: V) -> None:
+        name = _checked(key)
+        self._ledger.write(name, *self._closed(name, value, THE_STORES))
+
+    def __delitem__(self, key: str | None) -> None:
+        if self._ledger.read(_checked(key)) is None:
+            raise KeyError(key)
+        self.delete(key)
+
+    def __contains__(self, key: object) -> bool:
+        return self._ledger.read(_checked(key)) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key, _ in self._pages(""))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
     @overload
-    def get(self, key: str, type: type[T]) -> T | None: ...
+    def get(self, key: str | None, default: None = None) -> V | None: ...
     @overload
-    def get(self, key: str, type: type[T], default: D) -> T | D: ...
+    def get(self, key: str | None, default: V | D) -> V | D: ...
     @overload
-    def get(self, key: str, type: None = None, default: Any = None) -> Any: ...
+    def get(self, key: str | None, default: None = None, *, type: type[T]) -> T | None: ...
+    @overload
+    def get(self, key: str | None, default: D, *, type: type[T]) -> T | D: ...
 
-    def get(self, key: str, type: Any = None, default: Any = None) -> Any:
-        """The value at `key` as `type`, or `default` where there is none.
+    def get(
+        self, key: str | None, default: Any = NO_DEFAULT, *old: Any, type: Any = THE_STORES
+    ) -> Any:
+        """The value at `key`, or `default` where there is none (not given: the store's, else None).
+
+        Args:
+            key: The key.
+            default: Returned as it is.
+            *old: A type in second place, as it was given once: refused.
+            type: What to decode the value as; else it is the store's type.
 
         Raises:
             Invalid: What is there is not of that type.
         """
+        if old or _is_type(default):
+            of, *rest = (default, *old)
+            given = "".join(f", {_shown(each)}" for each in rest[:1])
+            raise _types_by_keyword(f"get(key{given}, type={_shown(of)})")
         raw = self._ledger.read(_checked(key))
-        return default if raw is None else _opened(key, raw, type)
+        if raw is not None:
+            return self._opened(key, raw, type)
+        if default is not NO_DEFAULT:
+            return default
+        return None if self._store.default is None else self._opened(key, self._store.default, type)
 
-    def get_many(self, keys: Sequence[str], type: Any = None) -> dict[str, Any]:
-        """The values of those of `keys` that are there; asked for in one go."""
-        found = self._ledger.read_many([_checked(key) for key in keys])
+    @overload
+    def get_many(self, keys: Iterable[str | None]) -> dict[str, V]: ...
+    @overload
+    def get_many(self, keys: Iterable[str | None], *, type: type[T]) -> dict[str, T]: ...
+
+    def get_many(
+        self, keys: Iterable[str | None], *old: Any, type: Any = THE_STORES
+    ) -> dict[str, Any]:
+        """The values of those of `keys` that were written; asked for in one go."""
+        if old:
+            raise _types_by_keyword(f"get_many(keys, type={_shown(old[0])})")
+        asked = [_checked(key) for key in keys]
+        found = self._ledger.read_many(asked)
         return {
-            key: _opened(key, raw, type)
-            for key, raw in zip(keys, found, strict=True)
+            key: self._opened(key, raw, type)
+            for key, raw in zip(asked, found, strict=True)
             if raw is not None
         }
 
-    def put(self, key: str, value: Any, ttl: Span | None = None) -> None:
-        """Keep `value` at `key`, for `ttl` (such as `"30d"`) or until it is replaced.
+    def put(self, key: str | None, value: V, ttl: Span | None = THE_STORES) -> None:
+        """Keep `value` at `key` for a time of its own; `state[key] = value` keeps it for the store's.
+
+        Args:
+            key: The key.
+            value: The value.
+            ttl: Such as `"30d"`; None keeps it until it is replaced.
 
         Raises:
-            Invalid: The value has no msgpack form, or is too large.
             Misuse: `key` or `ttl` cannot be used.
         """
-        raw, expires = self._closed(key, value, ttl)
-        self._ledger.write(_checked(key), raw, expires)
+        name = _checked(key)
+        self._ledger.write(name, *self._closed(name, value, ttl))
 
-    def delete(self, key: str) -> None:
-        """Remove `key`; removing what is not there is fine."""
+    def delete(self, key: str | None) -> None:
+        """Remove `key` unseen: unlike `del`, it does not look whether there is anything."""
         self._ledger.write(_checked(key), None, 0)
+
+    # Pairs by keyword, as a `dict` takes them, would clash with the options.
+    @overload  # type: ignore[override]  # pairs by keyword are left out: see above
+    def update(
+        self,
+        key: str | None,
+        change: Callable[[V], V],
+        /,
+        *,
+        default: V = ...,
+        ttl: Span | None = ...,
+    ) -> V: ...
+    @overload
+    def update(
+        self,
+        key: str | None,
+        change: Callable[[T], T],
+        /,
+        *,
+        default: T = ...,
+        ttl: Span | None = ...,
+        type: type[T],
+    ) -> T: ...
+    @overload
+    def update(self, other: Mapping[str, V] | Iterable[tuple[str, V]], /) -> None: ...
 
     def update(
         self,
-        key: str,
-        change: Callable[[Any], Any],
-        type: Any = None,
-        default: Any = None,
-        ttl: Span | None = None,
+        key: Any,
+        change: Any = None,
+        /,
+        *old: Any,
+        default: Any = NO_DEFAULT,
+        ttl: Span | None = THE_STORES,
+        type: Any = THE_STORES,
     ) -> Any:
-        """Replace the value at `key` (or `default`) by `change(value)`, and return the new one."""
+        """Replace the value at `key` by `change(value)`, and return the new one.
+
+        With a mapping, or pairs, in place of a key and a function: write all of them.
+
+        Args:
+            key: The key.
+            *old: A type in third place, as it was given once: refused.
+            change: Takes the value, or the default where there is none; returns the new value. Without any
+                default an untyped store gives it None.
+            default: In place of the store's default.
+            ttl: As for `put`.
+            type: As for `get`.
+
+        Raises:
+            KeyError: Nothing is there, and neither `default=` nor the store's type says what to begin with.
+        """
+        if change is None:
+            super().update(key)
+            return None
+        if old:
+            of, *rest = old
+            given = "".join(f", default={_shown(each)}" for each in rest[:1])
+            raise _types_by_keyword(f"update(key, change, type={_shown(of)}{given})")
         value: Any = None
 
         def changed(raw: bytes | None) -> tuple[bytes, int]:
             nonlocal value
-            value = change(default if raw is None else _opened(key, raw, type))
-            return self._closed(key, value, ttl)
+            if raw is not None:
+                before = self._opened(key, raw, type)
+            elif default is not NO_DEFAULT:
+                before = default
+            elif self._store.default is not None:
+                before = self._opened(key, self._store.default, type)
+            elif self._store.of is Any and type is THE_STORES:
+                before = None
+            else:
+                raise KeyError(key)
+            value = change(before)
+            return self._closed(name, value, ttl)
 
-        self._ledger.change(_checked(key), changed)
+        name = _checked(key)
+        self._ledger.change(name, changed)
         return value
 
-    def items(
-        self,
-        prefix: str = "",
-        type: Any = None,
-        limit: int = 1_000,
-    ) -> Iterator[tuple[str, Any]]:
-        """The keys that start with `prefix`, ascending, with their values.
+    def setdefault(self, key: str | None, default: V = NO_DEFAULT) -> V:
+        """The value at `key`; where there is none, `default` (or the store's) is written first."""
+        if key not in self:
+            self[key] = self[key] if default is NO_DEFAULT else default
+        return self[key]
+
+    @overload
+    def pop(self, key: str | None) -> V: ...
+    @overload
+    def pop(self, key: str | None, default: V | D) -> V | D: ...
+
+    def pop(self, key: str | None, default: Any = NO_DEFAULT) -> Any:
+        """Remove `key` and return its value, or `default` where there is none.
 
         Raises:
-            Misuse: There are more than `limit`, or no key can start so.
+            KeyError: There is none, and no `default` was given.
         """
-        if prefix.startswith(RESERVED_STATE):
-            raise Misuse(f"`{prefix!r:.80}` cannot be the beginning of a state key; use text")
-        found = self._ledger.scan(prefix, limit + 1)
-        if len(found) > limit:
-            raise Misuse(
-                f"more than {limit:,} state keys start with `{prefix}`; use a longer prefix, or "
-                "say `limit=`"
-            )
-        for key, raw in found:
-            yield key, _opened(key, raw, type)
+        raw = self._ledger.read(_checked(key))
+        if raw is not None:
+            self.delete(key)
+            return self._opened(key, raw, THE_STORES)
+        if default is NO_DEFAULT:
+            raise KeyError(key)
+        return default
 
-    def _closed(self, key: str, value: Any, ttl: Span | None) -> tuple[bytes, int]:
+    def clear(self) -> None:
+        """Remove every key."""
+        for key in list(self):
+            self.delete(key)
+
+    @overload
+    def items(self, prefix: str = "") -> ItemsView[str, V]: ...
+    @overload
+    def items(self, prefix: str = "", *, type: type[T]) -> ItemsView[str, T]: ...
+
+    def items(self, prefix: str = "", *old: Any, type: Any = THE_STORES) -> ItemsView[str, Any]:
+        """The keys that start with `prefix`, ascending, with their values; 1,000 are read at a time.
+
+        What is written while you go on shows where it lies ahead.
+        """
+        if old:
+            raise _types_by_keyword(f"items(prefix, type={_shown(old[0])})")
+        return StateItems(self, prefix, type)
+
+    def _pages(self, prefix: str, type: Any = THE_STORES) -> Iterator[tuple[str, Any]]:
+        begin: str | None = ""
+        while begin is not None:
+            page, begin = self._ledger.scan(prefix, begin)
+            for key, raw in page:
+                yield key, self._opened(key, raw, type)
+
+    def _closed(self, name: str, value: Any, ttl: Span | None) -> tuple[bytes, int]:
         """A value at rest, and when it expires."""
-        expires = 0
-        if ttl is not None:
-            kept_s = seconds_in(ttl, f"state `{key}`: `ttl=`", low=0.000_001, high=MAX_KEPT_S)
-            expires = self._ledger.now + int(kept_s * 1e6)
+        kept_s = self._store.spec.ttl
+        if ttl is not THE_STORES:
+            kept_s = (
+                None
+                if ttl is None
+                else seconds_in(ttl, f"state `{name}`: `ttl=`", low=MIN_TTL_S, high=MAX_KEPT_S)
+            )
+        expires = 0 if kept_s is None else self._ledger.now + int(kept_s * 1e6)
         raw = encode_state(value, expires)
         if len(raw) > MAX_STATE_BYTES:
             raise Invalid(
-                f"state `{key}` would be {len(raw):,} bytes; the limit is {MAX_STATE_BYTES:,}: "
+                f"state `{name}` would be {len(raw):,} bytes; the limit is {MAX_STATE_BYTES:,}: "
                 "spread it over several keys"
             )
+        if self._store.of is not Any:
+            check_value(self._store, name, open_state(raw)[0] if expires else raw)
         return raw, expires
 
+    def _opened(self, key: object, raw: bytes, of: Any) -> Any:
+        decode = self._store.decode if of is THE_STORES else _decoder(of)
+        try:
+            return decode(open_state(raw)[0] if raw[0] in EXTENSIONS else raw)
+        except Exception as error:
+            of = self._store.of if of is THE_STORES else of
+            raise Invalid(
+                f"state `{key}` is not a `{getattr(of, '__name__', of)}`: {error}"
+            ) from error
 
-class Reserved:
-    """A ledger for what the platform itself keeps for an app, under keys that no author can name.
 
-    Args:
-        ledger: The invocation's.
-    """
+class StateItems(ItemsView[str, V]):
+    """The keys of a store that start with a prefix, with their values."""
 
-    __slots__ = ("_ledger",)
+    __slots__ = ("_of", "_prefix", "_state")
 
-    def __init__(self, ledger: StateAccess) -> None:
-        self._ledger = ledger
+    def __init__(self, state: State[Any], prefix: str, of: Any) -> None:
+        super().__init__(state)
+        self._state = state
+        self._prefix = prefix
+        self._of = of
 
-    def read(self, key: str) -> bytes | None:
-        """The value as this invocation sees it."""
-        return self._ledger.read(RESERVED_STATE + key)
+    def __iter__(self) -> Iterator[tuple[str, V]]:
+        return self._state._pages(self._prefix, self._of)
 
-    def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The values, asked for together."""
-        return self._ledger.read_many([RESERVED_STATE + key for key in keys])
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
-    def write(self, key: str, value: bytes | None, expires: int) -> None:
-        """Change a value; None deletes it."""
-        self._ledger.write(RESERVED_STATE + key, value, expires)
-
-    def scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
-        """The keys that start with `prefix`, ascending, with their values."""
-        found = self._ledger.scan(RESERVED_STATE + prefix, limit)
-        return [(key.removeprefix(RESERVED_STATE), raw) for key, raw in found]
-
-    def change(self, key: str, change: Callable[[bytes | None], tuple[bytes, int]]) -> None:
-        """Replace a value by what `change` makes of it."""
-        self._ledger.change(RESERVED_STATE + key, change)
-
-    @property
-    def now(self) -> int:
-        """Time at which the invocation was dispatched, in microseconds since the epoch."""
-        return self._ledger.now
+    def __contains__(self, item: object) -> bool:
+        return any(item == each for each in self)
 
 
 def _checked(key: object) -> str:
@@ -192,26 +368,37 @@ def _checked(key: object) -> str:
     if (
         isinstance(key, str)
         and key
-        and key[0] != RESERVED_STATE
         and (len(key) * 4 <= MAX_KEY_BYTES or len(key.encode("utf-8", "replace")) <= MAX_KEY_BYTES)
     ):
         return key
-    raise Misuse(
-        f"`{key!r:.80}` cannot be a state key; use text of 1 to {MAX_KEY_BYTES:,} bytes that does not "
-        "begin with a NUL"
-    )
+    if key is None:
+        raise Misuse(
+            "None cannot be a state key: the event at hand has no key; publish it with one "
+            "(`publish(stream, value, key=...)`), or use a text of your own"
+        )
+    raise Misuse(f"`{key!r:.80}` cannot be a state key; use text of 1 to {MAX_KEY_BYTES:,} bytes")
 
 
-def _opened(key: str, raw: bytes, of: Any) -> Any:
+def _is_type(given: object) -> bool:
+    """Return whether it is a type, as it was given by position once."""
+    return isinstance(given, type) or hasattr(given, "__origin__")
+
+
+def _types_by_keyword(spelling: str) -> Misuse:
+    return Misuse(f"a type of state is given by keyword: write `{spelling}`")
+
+
+def _shown(given: object) -> str:
+    return given.__name__ if isinstance(given, type) else f"{given!r:.40}"
+
+
+def _decoder(of: Any) -> Callable[[bytes], Any]:
     try:
         decode = _decoders.get(of)
     except TypeError:  # an unhashable type
-        decode = state_decoder(of)
+        return state_decoder(of)
     if decode is None:
-        decode = state_decoder(Any if of is None else of)
+        decode = state_decoder(of)
         if len(_decoders) < 1_024:
             _decoders[of] = decode
-    try:
-        return decode(open_state(raw)[0] if raw[0] in EXTENSIONS else raw)
-    except Exception as error:
-        raise Invalid(f"state `{key}` is not a `{getattr(of, '__name__', of)}`: {error}") from error
+    return decode

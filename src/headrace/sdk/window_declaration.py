@@ -94,7 +94,7 @@ def declare_window(
     folding: Folding
 
     def handler(event: Event[Any], context: Context) -> None:
-        folding.take(event, context._for_platform())
+        folding.take(event, context)
 
     event_type = unbound(hints.get(code.co_varnames[1]))
     if get_origin(event_type) is Event:

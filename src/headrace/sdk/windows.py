@@ -1,6 +1,6 @@
 """Windows over event time: which windows an event is in, what they hold, when they close.
 
-Everything is decided from one partition's events in their order, and kept in the app's state in the
+Everything is decided from one partition's events in their order, and kept in the
 event's own transaction. So the results are the same however the events are batched, tried again or
 cut off by a crash. A partition's watermark is its latest event time less the lateness. A window that
 closes becomes an event on a stream of the function's own; what is told of it is told from there.
@@ -20,6 +20,8 @@ import msgspec
 
 from headrace.model.durations import Seconds, keep_seconds
 from headrace.model.errors import Misuse
+from headrace.model.function import StoreSpec
+from headrace.model.stores import WINDOWS
 from headrace.model.windows import (
     FLUSH_HEADER,
     CloseRequest,
@@ -30,6 +32,8 @@ from headrace.model.windows import (
 )
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event
+from headrace.sdk.state import State
+from headrace.sdk.store import Store
 from headrace.sdk.stream import Stream
 
 MAX_SPAN_S: Final = 366 * 86_400.0
@@ -41,6 +45,7 @@ SHARDS: Final = 16
 SHORT_KEY: Final = 200
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FOREVER: Final = 1 << 62
+_WINDOWS: Final[Store[Any]] = Store(StoreSpec(name=WINDOWS))
 
 
 class TumblingWindow(msgspec.Struct, frozen=True):
@@ -209,8 +214,8 @@ class Folding:
                 self._close_now(request_of(event.value), context)
             return
         time = event._micros
-        place = windows_place(self._name, event.stream, event.partition)
-        standing = context.state.get(progress_key(place), WindowProgress, WindowProgress())
+        place = windows_place(event.stream, event.partition)
+        standing = _rows(context).get(progress_key(place), WindowProgress(), type=WindowProgress)
         taken = self._put(place, event, time, standing, context)
         standing.last = event.offset
         mark = time - self._lateness
@@ -218,7 +223,7 @@ class Folding:
             standing.watermark = mark
         if standing.due is not None and standing.due <= standing.watermark:
             self._close_until(standing.watermark, place, standing, context)
-        context.state.put(progress_key(place), standing)
+        _rows(context).put(progress_key(place), standing)
         if not taken and self._late is not None:
             context.publish(
                 self._late, event.value, key=event.key, headers=event.headers, time=event.time
@@ -230,7 +235,7 @@ class Folding:
         """Return whether a window was open for the event."""
         name = _name(event.key)
         row = f"{place}key/{name}"
-        found = context.state.get(row, Opened) or Opened(event.key, [])
+        found = _rows(context).get(row, type=Opened) or Opened(event.key, [])
         low = standing.watermark
         taken = False
         for start, end in spans_at(self._by, time):
@@ -251,7 +256,7 @@ class Folding:
             found.windows, taken = sorted(rest, key=_span), True
         if not taken:
             return False
-        context.state.put(row, found)
+        _rows(context).put(row, found)
         return True
 
     def _touches(self, window: tuple[int, int, Any], start: int, end: int) -> bool:
@@ -272,17 +277,17 @@ class Folding:
         for end, name in sorted(entries):
             bucket = -(-end // self._width)
             row = f"{place}due/{bucket}/{_shard(name)}"
-            held: list[tuple[int, str]] = context.state.get(row, list[tuple[int, str]], [])
+            held: list[tuple[int, str]] = _rows(context).get(row, [], type=list[tuple[int, str]])
             if (end, name) not in held:
-                context.state.put(row, [*held, (end, name)])
+                _rows(context).put(row, [*held, (end, name)])
             if bucket not in standing.buckets:
                 standing.buckets = sorted([*standing.buckets, bucket])
             standing.due = end if standing.due is None else min(standing.due, end)
 
     def _close_now(self, request: CloseRequest, context: Context) -> None:
         """Close open windows whose end no event has reached; what then comes for them is late."""
-        place = windows_place(self._name, request.stream, request.partition)
-        standing = context.state.get(progress_key(place), WindowProgress)
+        place = windows_place(request.stream, request.partition)
+        standing = _rows(context).get(progress_key(place), type=WindowProgress)
         if standing is None or (request.last is not None and request.last != standing.last):
             # An event has come in between: it is not idle.
             return
@@ -296,16 +301,16 @@ class Folding:
             standing.watermark = (
                 last if standing.watermark is None else max(last, standing.watermark)
             )
-            context.state.put(progress_key(place), standing)
+            _rows(context).put(progress_key(place), standing)
 
     def _close_all_of(self, row: str, context: Context, headers: dict[str, str] | None) -> None:
         """Close the open windows of one key. The row stays until the watermark has come that far."""
-        opened = context.state.get(row, Opened)
+        opened = _rows(context).get(row, type=Opened)
         if opened is None or not opened.windows:
             return
         self._closing(opened, opened.windows, context, headers)
         last = max(window[1] for window in opened.windows)
-        context.state.put(row, Opened(opened.key, [], last))
+        _rows(context).put(row, Opened(opened.key, [], last))
 
     def _close_until(
         self,
@@ -319,10 +324,10 @@ class Folding:
         last = None
         reached = [each for each in standing.buckets if (each - 1) * self._width < mark]
         rows = [f"{place}due/{bucket}/{shard}" for bucket in reached for shard in range(SHARDS)]
-        found = context.state.get_many(rows, list[tuple[int, str]])
+        found = _rows(context).get_many(rows, type=list[tuple[int, str]])
         entries = {entry for held in found.values() for entry in held}
         for row in found:
-            context.state.delete(row)
+            _rows(context).delete(row)
         due = [entry for entry in entries if entry[0] <= mark]
         later = {entry for entry in entries if entry[0] > mark}
         heapify(due)
@@ -342,7 +347,7 @@ class Folding:
         self, row: str, end: int, context: Context, headers: dict[str, str] | None
     ) -> list[int]:
         """Close the key's windows that end at `end`; the ends of sessions that grew over it."""
-        opened = context.state.get(row, Opened)
+        opened = _rows(context).get(row, type=Opened)
         if opened is None:
             return []
         left = [window for window in opened.windows if window[1] != end]
@@ -350,9 +355,9 @@ class Folding:
         self._closing(opened, over, context, headers)
         closed = opened.closed if opened.closed is not None and opened.closed > end else None
         if not left and closed is None:
-            context.state.delete(row)
+            _rows(context).delete(row)
         elif over or closed != opened.closed:
-            context.state.put(row, Opened(opened.key, left, closed))
+            _rows(context).put(row, Opened(opened.key, left, closed))
         # A row that only says how far its key is closed goes when the watermark has come so far.
         again = [closed] if closed is not None else []
         if isinstance(self._by, SessionWindow):
@@ -380,6 +385,11 @@ class Folding:
 
     def _opened(self, value: Any) -> Any:
         return value if self._of is Any else msgspec.convert(value, self._of)
+
+
+def _rows(context: Context) -> State[Any]:
+    """What the function keeps of its windows, where no key of an author's leads."""
+    return context.store(_WINDOWS)
 
 
 def _span(window: tuple[int, int, Any]) -> tuple[int, int]:

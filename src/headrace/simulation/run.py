@@ -353,7 +353,7 @@ class SimulationRun(HostWatcher):
             "history": self.history,
             "rows": {
                 str(space): lives.rows_of(space)
-                for space in (Space.DEAD, Space.PARKED, Space.STATE, Space.POSITIONS)
+                for space in (Space.DEAD, Space.PARKED, Space.STATE, Space.WINDOWS, Space.POSITIONS)
             },
             "scenes": {scene.kind: scene.account() for scene in self._scenes},
         }

@@ -6,14 +6,14 @@ and stores is noted on the context, for the test to look at; nothing is committe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
-from headrace.model.codec import Coder, decode_state, encode_json, encode_state
+from headrace.model.codec import Coder, encode_json, encode_state
 from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.function import StreamSpec
@@ -28,8 +28,10 @@ from headrace.sdk.app import App
 from headrace.sdk.batch import Batch, Cursor
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event, Origin
-from headrace.sdk.state import State
+from headrace.sdk.store import OWN_STORE, Store
 from headrace.sdk.stream import Stream
+
+Stores: TypeAlias = Mapping[Store[Any], Mapping[str, Any]]
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _indices = count()
@@ -55,37 +57,14 @@ class Published(msgspec.Struct, frozen=True):
     id: str | None = None
 
 
-class StateByHand(State):
-    """The app's state, also as a mapping: `context.state["seen"]`, `"seen" in context.state`."""
-
-    __slots__ = ()
-
-    def __getitem__(self, key: str) -> Any:
-        raw = self._ledger.read(key)
-        if raw is None:
-            raise KeyError(key)
-        return decode_state(raw)
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.put(key, value)
-
-    def __contains__(self, key: str) -> bool:
-        return self._ledger.read(key) is not None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([key for key, _ in self.items()])
-
-    def __len__(self) -> int:
-        return len(list(self.items()))
-
-
 class _Rows:
-    """The state a test begins with; answers as the host would."""
+    """The stores a test begins with; answers as the host would."""
 
-    def __init__(
-        self, values: Mapping[str, Any], secrets: Mapping[str, str], app: App | None
-    ) -> None:
-        self._raw = {key: encode_state(value) for key, value in values.items()}
+    def __init__(self, stores: Stores, secrets: Mapping[str, str], app: App | None) -> None:
+        self._raw = {
+            store.name: {key: encode_state(value) for key, value in values.items()}
+            for store, values in stores.items()
+        }
         self._secrets = secrets
         self._app = app
 
@@ -104,12 +83,18 @@ class _Rows:
         """Return the text unchanged: tests may see the secrets that they passed."""
         return text
 
-    def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
-        return [(1, self._raw[key]) if key in self._raw else (0, None) for key in keys]
+    def read_state(
+        self, function: str, store: str, keys: list[str]
+    ) -> list[tuple[int, bytes | None]]:
+        rows = self._raw.get(store, {})
+        return [(1, rows[key]) if key in rows else (0, None) for key in keys]
 
-    def scan_state(self, prefix: str, limit: int) -> Scanned:
-        found = sorted(key for key in self._raw if key.startswith(prefix))[:limit]
-        return Scanned([(key, 1, self._raw[key]) for key in found], Range(None, len(found), b""))
+    def scan_state(self, function: str, store: str, prefix: str, begin: str, limit: int) -> Scanned:
+        rows = self._raw.get(store, {})
+        found = sorted(key for key in rows if key.startswith(prefix) and key > begin)
+        page = found[:limit]
+        last = page[-1] if page and len(page) < len(found) else None
+        return Scanned([(key, 1, rows[key]) for key in page], Range(begin, last, len(page), b""))
 
     def extend(self, invocation: Invocation, seconds: float) -> None:
         """Nothing ends a handler that is called directly."""
@@ -135,7 +120,7 @@ class _Notes(Recorder):
         self,
         invocation: Invocation,
         app: App | None,
-        state: Mapping[str, Any],
+        stores: Stores,
         secrets: Mapping[str, str],
     ) -> None:
         self._given = app
@@ -152,7 +137,7 @@ class _Notes(Recorder):
             [],
             app or App("test"),
             StateCache(),
-            _Rows(state, secrets, app),
+            _Rows(stores, secrets, app),
             {},
             may_publish,
         )
@@ -218,6 +203,10 @@ class _Notes(Recorder):
             raise Misuse(f"{event!r} is not an event; hand over what the handler was given")
         return event._index
 
+    def _check_owner(self, store: Store[Any]) -> None:
+        if self._given is not None:
+            super()._check_owner(store)
+
     def _output(self, target: Stream[Any] | str) -> OutputStream:
         name = target if isinstance(target, str) else target.name
         if self._given is not None:
@@ -233,18 +222,12 @@ class _Notes(Recorder):
 class ContextByHand(Context):
     """A context for a unit test; what the handler did can be looked at."""
 
-    __slots__ = ("_by_hand", "_notes")
+    __slots__ = ("_notes",)
 
     def __init__(self, invocation: Invocation, notes: _Notes, code: str, remaining: float) -> None:
         spent = invocation.timeout - remaining
         super().__init__(invocation, notes, 0.0, lambda: spent, code, "by-hand")
         self._notes = notes
-        self._by_hand = StateByHand(notes.ledger())
-
-    @property
-    def state(self) -> StateByHand:
-        """The app's state, which is a mapping too."""
-        return self._by_hand
 
     @property
     def published(self) -> list[Published]:
@@ -272,6 +255,7 @@ def context(
     app: App | None = None,
     function: str = "test.function",
     state: Mapping[str, Any] | None = None,
+    stores: Stores | None = None,
     attempt: int = 1,
     timeout: Span = 30.0,
     remaining: Span | None = None,
@@ -287,7 +271,8 @@ def context(
     Args:
         app: The app, where publishing by name and to other apps' streams is to be checked.
         function: The function's full name.
-        state: What the app's state holds at first.
+        state: What `context.state` holds at first.
+        stores: What stores hold at first, by the store: `{totals: {"ada": 3}}`.
         attempt: Which attempt it is to look like.
         timeout: How long it may take.
         remaining: What `remaining()` says; the timeout where nothing is given.
@@ -314,9 +299,8 @@ def context(
     left = timeout_s
     if remaining is not None:
         left = seconds_in(remaining, "`remaining=`", low=0, high=MAX_KEPT_S)
-    return ContextByHand(
-        invocation, _Notes(invocation, app, state or {}, secrets or {}), code, left
-    )
+    kept = {OWN_STORE: state or {}, **(stores or {})}
+    return ContextByHand(invocation, _Notes(invocation, app, kept, secrets or {}), code, left)
 
 
 def event(

@@ -1,56 +1,69 @@
-"""An app's committed state as a test sees it: a mapping, read from the storage at each look."""
+"""A store's committed values, as a test sees them: a mapping, read from the storage at each look."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, ItemsView, Iterator, Mapping
+from typing import TypeVar
 
 from headrace.environment.clock import Clock
-from headrace.model.codec import decode_state
-from headrace.model.effects import Space
+from headrace.model.codec import open_state
 from headrace.storage.kv.base import Storage
-from headrace.storage.kv.keys import after
-from headrace.storage.state.rows import decode_row, state_key, state_name, state_prefix
+from headrace.storage.state.rows import StoreRows, decode_row
 from headrace.testing.hosts import at_once
 
-MOST_KEYS = 10_000
+V = TypeVar("V")
+
+PAGE = 1_000
 
 
-class StateView:
-    """An app's committed state, as a mapping that can only be read."""
+class StateView(Mapping[str, V]):
+    """A store's committed values, as a mapping that can only be read.
 
-    def __init__(self, storage: Storage, clock: Clock, app: str) -> None:
+    Args:
+        rows: Where they are.
+        decode: Decodes a value at rest.
+    """
+
+    def __init__(
+        self, storage: Storage, clock: Clock, rows: StoreRows, decode: Callable[[bytes], V]
+    ) -> None:
         self._storage = storage
         self._clock = clock
-        self._app = app
+        self._rows = rows
+        self._decode = decode
 
-    def __getitem__(self, key: str) -> Any:
-        row = at_once(self._storage.get(Space.STATE, state_key(self._app, key)))
+    def __getitem__(self, key: str) -> V:
+        row = at_once(self._storage.get(self._rows.space, self._rows.key(key)))
         value = None if row is None else self._open(row)
         if value is None:
             raise KeyError(key)
-        return decode_state(value)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The value, or `default` where there is none."""
-        try:
-            return self[key]
-        except KeyError:
-            return default
-
-    def __contains__(self, key: str) -> bool:
-        return self.get(key, self) is not self
+        return self._decode(value)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.items())
+        return (key for key, _ in self._pairs(""))
 
-    def items(self, prefix: str = "") -> dict[str, Any]:
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def items(self, prefix: str = "") -> ItemsView[str, V]:
         """Every key that starts with `prefix`, with its value."""
-        low = state_prefix(self._app, prefix)
-        rows = at_once(self._storage.scan(Space.STATE, low, after(low), limit=MOST_KEYS))
-        found = ((state_name(self._app, key), self._open(row)) for key, row in rows)
-        return {name: decode_state(value) for name, value in found if value is not None}
+        return dict(self._pairs(prefix)).items()
+
+    def _pairs(self, prefix: str) -> Iterator[tuple[str, V]]:
+        begin = ""
+        while True:
+            low, high = self._rows.range(prefix, begin)
+            page = at_once(self._storage.scan(self._rows.space, low, high, limit=PAGE))
+            for key, row in page:
+                begin = self._rows.name(key)
+                if (value := self._open(row)) is not None:
+                    yield begin, self._decode(value)
+            if len(page) < PAGE:
+                return
 
     def _open(self, row: bytes) -> bytes | None:
         _, expires, value = decode_row(row)
-        return None if expires and expires <= self._clock.now() else value
+        return None if expires and expires <= self._clock.now() else open_state(value)[0]

@@ -35,11 +35,15 @@ from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
 from headrace.model.policy import MAX_KEPT_S
 from headrace.model.record import Position, decode_events
+from headrace.model.stores import StoreAddress
 from headrace.sdk.app import App
 from headrace.sdk.app_folder import folders
 from headrace.sdk.event import Event
 from headrace.sdk.resource import Resource
+from headrace.sdk.source_location import near
+from headrace.sdk.store import OWN_STORE, Store
 from headrace.sdk.stream import Stream
+from headrace.storage.state.rows import rows_of
 from headrace.testing.checks import check_exactly_once, check_finished, check_order
 from headrace.testing.chosen_settings import check_secrets, chosen
 from headrace.testing.deliveries import Deliveries, Delivery, fate_of
@@ -55,6 +59,7 @@ from headrace.topology.external_consumers import consumer_name
 from headrace.topology.map import map_rows, map_table
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 DAY_S = 86_400.0
 PAGE = 10_000
@@ -362,13 +367,49 @@ class World:
         """The value of every event the stream holds."""
         return [event.value for event in self.published(stream)]
 
-    def state(self, app: str | App) -> StateView:
-        """Return the state that the app's functions have committed."""
-        name = app if isinstance(app, str) else app.name
-        if name not in self._lives.apps:
-            known = ", ".join(f"`{each}`" for each in self._lives.apps)
-            raise Unknown(f"there is no app `{name}` in this world; it has {known}")
-        return StateView(self._lives.storage, self._lives.clock, name)
+    def state(self, function: str | Callable[..., Any]) -> StateView[Any]:
+        """Return what a function has kept for itself by `context.state`, as it was committed.
+
+        Args:
+            function: Its full name, or the handler.
+
+        Raises:
+            Unknown: No app of this world has such a function.
+        """
+        known = {
+            name: declared
+            for app in self._lives.apps.values()
+            for name, declared in app.functions.items()
+        }
+        for name, declared in known.items():
+            if function in (name, declared.handler):
+                return self._store(StoreAddress(declared.spec.app, name), OWN_STORE)
+        apps = {*self._lives.apps, *self._lives.apps.values()}
+        if function in apps:
+            raise Unknown(
+                "each function has a state of its own: write `world.state(handler)`, and "
+                "`world.store(totals)` for a store that the app declares"
+            )
+        raise Unknown(
+            f"`{function}` is not a function of this world{near(str(function), known)}; it has "
+            + ", ".join(f"`{each}`" for each in known)
+        )
+
+    def store(self, store: Store[V]) -> StateView[V]:
+        """Return what a store of an app holds, as it was committed.
+
+        Raises:
+            Unknown: No app of this world declares it.
+        """
+        if not any(
+            store is each for app in self._lives.apps.values() for each in app.stores.values()
+        ):
+            raise Unknown(f"`{store!r}` is not a store of an app of this world")
+        return self._store(StoreAddress(store.app, "", store.name), store)
+
+    def _store(self, address: StoreAddress, store: Store[V]) -> StateView[V]:
+        lives = self._lives
+        return StateView(lives.storage, lives.clock, rows_of(address), store.decode)
 
     def dead_letters(self, function: str | None = None) -> list[DeadEvent]:
         """Return the dead letters, by function and position."""

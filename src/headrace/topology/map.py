@@ -50,6 +50,7 @@ class MapRow(msgspec.Struct, frozen=True):
         owner: Who answers for the app.
         summary: The first line of the handler's docstring.
         source: Where the handler stands.
+        stores: The stores of its app, each as a sentence.
         settings: The settings of its app, each as a sentence; never their values.
         secrets: The names of the secrets it may ask for.
     """
@@ -70,6 +71,7 @@ class MapRow(msgspec.Struct, frozen=True):
     owner: str
     summary: str
     source: str
+    stores: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     known_by: dict[str, How] = {}
@@ -104,6 +106,14 @@ def setting_notes(apps: Iterable[AppSpec]) -> Iterator[str]:
             origin = f"from {setting.where}" if setting.where else f"default {setting.default}"
             origin = "not set" if setting.is_missing else origin
             yield f"setting `{app.name}.{setting.name}` ({setting.type}): {origin}"
+
+
+def store_notes(apps: Iterable[AppSpec]) -> Iterator[str]:
+    """Each store that apps declare, with the type of its values and how long they are kept."""
+    for app in apps:
+        for store in app.stores:
+            kept = "" if store.ttl is None else f", kept {_seconds(store.ttl)}"
+            yield f"store `{app.name}.{store.name}` ({store.type}){kept}"
 
 
 def rows_of_function(
@@ -186,6 +196,7 @@ def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger, known: dict[str
         owner=app.owner,
         summary=function.summary,
         source=function.source,
+        stores=tuple(store_notes([app])),
         settings=tuple(setting_notes([app])),
         secrets=function.secrets,
     )

@@ -42,8 +42,8 @@ PATHS = (
     "/streams/told/records?limit=1000",
     "/streams/seen/records?limit=1000",
     "/streams/ends/records?limit=1000",
-    "/state/load?prefix=tally&limit=1000",
-    "/state/load?prefix=single&limit=1000",
+    "/state/load/load.tally?prefix=tally&limit=1000",
+    "/state/load/load.single?prefix=single&limit=1000",
     "/dead?function=load.tally&limit=1000",
     "/dead?function=load.single&limit=1000",
 )

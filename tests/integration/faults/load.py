@@ -57,7 +57,7 @@ def tally(events: Batch[dict], context: Context) -> None:
     for event in events:
         if event.value.get("poison"):
             raise ValueError(f"poison {{event.value['n']}}")
-        kept = context.state.get(f"tally|{{event.key}}", list, [0, 0, 0])
+        kept = context.state.get(f"tally|{{event.key}}", [0, 0, 0])
         context.state.put(f"tally|{{event.key}}", seen_too(kept, event.value["n"]))
         context.publish(told, {{"n": event.value["n"], "at": str(event.position)}}, key=event.key)
 
@@ -72,7 +72,7 @@ def single(event: Event[dict], context: Context):
     begin("load.single", [event.value["n"]])
     if event.value.get("poison"):
         raise ValueError(f"poison {{event.value['n']}}")
-    kept = context.state.get(f"single|{{event.key}}", list, [0, 0, 0])
+    kept = context.state.get(f"single|{{event.key}}", [0, 0, 0])
     context.state.put(f"single|{{event.key}}", seen_too(kept, event.value["n"]))
     return {{"n": event.value["n"], "at": str(event.position)}}
 

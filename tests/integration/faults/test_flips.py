@@ -28,7 +28,7 @@ told = app.stream("told")
 def keep(event: Event[dict], context: Context):
     """Remembers a mark, and says what it remembers."""
     name = event.value["name"]
-    found = context.state.get(name, str, "")
+    found = context.state.get(name, "")
     if not found:
         context.state.put(name, event.value["mark"])
     return {"name": name, "found": found}

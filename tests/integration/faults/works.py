@@ -72,6 +72,7 @@ ticks = app.stream("ticks")
 parts = app.stream("parts", partitions=2)
 made = app.stream("made", partitions=2)
 orders = app.stream("orders")
+counts = app.store("counts", int, default=0)
 
 
 @app.function(SqlTable("sqlite:///{{folder}}/shop.db", "items", poll=0.1), output=changes)
@@ -103,7 +104,7 @@ def make(event: Event[dict], context: Context):
     if event.value.get("threads"):
         outcome = []
         thread = threading.Thread(
-            target=lambda: outcome.append(context.state.get("nobody's", int, 0)), daemon=True
+            target=lambda: outcome.append(context.state.get("nobody's", 0)), daemon=True
         )
         thread.start()
         thread.join()
@@ -117,7 +118,7 @@ def make(event: Event[dict], context: Context):
 
 def serve(event: Event[dict], context: Context) -> int:
     context.publish(orders, {{"n": event.value["n"]}})
-    return context.state.update("served", lambda count: count + 1, int, 0)
+    return context.store(counts).update("served", lambda count: count + 1)
 
 
 @app.function(Http("POST", "/orders/now"), publishes=[orders])

@@ -90,7 +90,7 @@ for _name, _method, _path, _body in (
     ("ask for a link to the console", "POST", "/console/links", {}),
     ("pause another app's function", "POST", "/groups/victim.keep/pause", {}),
     ("look at the console", "GET", "/console", None),
-    ("read another app's state", "GET", "/state/victim", None),
+    ("read another app's state", "GET", "/state/victim/victim.keep", None),
     ("read the records of another app's stream", "GET", "/streams/open/records", None),
     ("read the records of a private stream", "GET", "/streams/inner/records", None),
     ("publish to another app's stream", "POST", "/streams/open", {"forged": True}),
@@ -392,6 +392,18 @@ def _raw_read(about: About) -> bool:
     keys = ["card", "victim/card", "victim\0card", "../victim/card", "victim.keep|card"]
     answer = channel().ask(ReadState(keys))
     return isinstance(answer, StateRows) and any(value is not None for _, value in answer.rows)
+
+
+@question("host", "read a store that the app does not declare by a raw question")
+def _raw_store(about: About) -> bool:
+    refused = "nothing"
+    for store in ("victim.keep", "hostile.ask1", "/windows", "victim\0victim.keep"):
+        for asked in (ReadState(["card"], store), ScanState("", 100, "", store)):
+            try:
+                return bool(channel().ask(asked))
+            except HostRefused as error:
+                refused = error.kind
+    raise Refused(refused)
 
 
 @question("host", "scan another app's state by a raw question")

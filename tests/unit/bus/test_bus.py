@@ -200,8 +200,8 @@ def test_a_rule_begins_with_what_comes_after_it() -> None:
         world.crash()
         world.publish("events", {"n": 2})
         world.run_until_idle()
-        assert "2" in world.state("b")
-        assert "1" not in world.state("b")
+        assert "2" in world.state("b.take")
+        assert "1" not in world.state("b.take")
 
 
 @pytest.mark.parametrize(

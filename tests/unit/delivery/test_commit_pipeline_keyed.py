@@ -16,7 +16,8 @@ from headrace.model.event import Event
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, StateRead, StateWrite
-from headrace.storage.state.rows import decode_row, encode_row, state_key
+from headrace.model.stores import StoreAddress
+from headrace.storage.state.rows import decode_row, encode_row, rows_of
 from headrace.testing.virtual_time import VirtualLoop
 
 
@@ -38,7 +39,7 @@ class Noting:
             return Returned()
         # All events of one key count in one row, which others write too.
         key = "of/all" if self._shared else f"of/{keys[0]}"
-        row = await self._rig.storage.get(Space.STATE, state_key("shop", key))
+        row = await self._rig.storage.get(Space.STATE, _key(self._rig, key))
         version, value = (0, b"0") if row is None else decode_row(row)[::2]
         await self._rig.clock.sleep(0.1)
         return Returned(
@@ -48,6 +49,10 @@ class Noting:
 
     async def close(self) -> None:
         return
+
+
+def _key(rig: Rig, key: str) -> bytes:
+    return rows_of(StoreAddress(rig.spec.app, rig.spec.name)).key(key)
 
 
 def keyed(rig: Rig, invoker: Noting, **more: int) -> FunctionSpec:
@@ -110,7 +115,7 @@ def test_stale_state_costs_its_own_unit_and_nobody_else() -> None:
         running = rig.tasks.start(worker.run(), name="worker")
         await rig.clock.sleep(0.05)
         # Somebody else writes what the first run has read.
-        other = Put(Space.STATE, state_key("shop", "of/a"), encode_row(77, b"40", 0))
+        other = Put(Space.STATE, _key(rig, "of/a"), encode_row(77, b"40", 0))
         await rig.storage.apply(Change(puts=(other,)))
         await rig.clock.sleep(5)
         worker.stop()
@@ -120,7 +125,7 @@ def test_stale_state_costs_its_own_unit_and_nobody_else() -> None:
         assert (await stored(rig.storage, rig.spec.name, "s", 0))[1].progress.watermark == len(keys)
         counted = {}
         for key in "abcdef":
-            row = await rig.storage.get(Space.STATE, state_key("shop", f"of/{key}"))
+            row = await rig.storage.get(Space.STATE, _key(rig, f"of/{key}"))
             assert row is not None
             counted[key] = int(decode_row(row)[2])
         assert counted == {"a": 41, "b": 2, "c": 2, "d": 2, "e": 1, "f": 1}
@@ -151,7 +156,7 @@ def test_where_all_keys_count_in_one_row_few_runs_are_in_vain() -> None:
         await rig.clock.sleep(600)
         worker.stop()
         await running
-        row = await rig.storage.get(Space.STATE, state_key("shop", "of/all"))
+        row = await rig.storage.get(Space.STATE, _key(rig, "of/all"))
         assert row is not None
         assert int(decode_row(row)[2]) == events
         assert len(noting.keys) < 1.5 * events

@@ -14,16 +14,19 @@ from headrace.delivery.calls.streaming import LiveAnswers
 from headrace.delivery.commit.committer import Committer
 from headrace.environment.clock import SystemClock
 from headrace.environment.randomness import SystemEntropy
-from headrace.model.effects import Space
+from headrace.model.effects import Change, Put, Space, digest_of
+from headrace.model.errors import Conflict
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec, QueueSpec, StreamSpec
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome, Returned
+from headrace.model.outcome import Outcome, Range, Returned, StateRead, StateWrite
 from headrace.model.record import Append, Chunk, encode_events
 from headrace.model.reply import WireReply
+from headrace.model.stores import StoreAddress
 from headrace.runtime.base import Run, Waiter, intercepted
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.memory import MemoryBroker
+from headrace.storage.state.rows import encode_row, rows_of
 from headrace.telemetry.history import RunHistory
 
 SPEC = FunctionSpec(name="shop.price", app="shop")
@@ -34,9 +37,12 @@ class Says:
 
     def __init__(self) -> None:
         self.appends: tuple[Append, ...] = ()
+        self.reads: tuple[StateRead, ...] = ()
+        self.writes: tuple[StateWrite, ...] = ()
 
     def submit(self, invocation: Invocation, done: Waiter, after: Run | None = None, /) -> EndedRun:
-        asyncio.get_running_loop().call_soon(done.set_result, Returned(appends=self.appends))
+        returned = Returned(appends=self.appends, reads=self.reads, writes=self.writes)
+        asyncio.get_running_loop().call_soon(done.set_result, returned)
         return EndedRun()
 
 
@@ -131,6 +137,31 @@ async def test_a_called_function_may_not_publish_where_it_did_not_say(rig: Rig, 
     assert failed.value.cause.kind == "Refused"
     assert await rig.held("theirs") == []
     assert await rig.storage.scan(Space.MARKS, b"") == []
+
+
+@ways
+async def test_a_called_function_may_not_use_a_store_that_its_app_does_not_declare(
+    rig: Rig, way: str
+) -> None:
+    rig.says.writes = (StateWrite("k", b"1", 0, "others"),)
+    with pytest.raises(CallFailed, match="does not declare") as failed:
+        await rig.call(way)
+    assert failed.value.cause.kind == "Refused"
+    assert await rig.storage.scan(Space.STATE, b"") == []
+
+
+@ways
+@pytest.mark.parametrize("writes", [(), (StateWrite("other", b"1"),)], ids=["reads", "writes"])
+async def test_a_call_that_listed_keys_relies_on_all_of_them(
+    rig: Rig, way: str, writes: tuple[StateWrite, ...]
+) -> None:
+    # It saw nothing where there is a row.
+    rig.says.reads = (StateRead("seat/", 0, Range("", None, 0, digest_of(()))),)
+    rig.says.writes = writes
+    key = rows_of(StoreAddress(SPEC.app, SPEC.name)).key("seat/1")
+    await rig.storage.apply(Change(puts=(Put(Space.STATE, key, encode_row(1, b"1", 0)),)))
+    with pytest.raises(Conflict):
+        await rig.call(way)
 
 
 @ways

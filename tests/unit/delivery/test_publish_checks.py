@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
 from tests.unit.delivery.making import TROUBLE, publish_checks_of
 
 from headrace import App, Context, Event, Retry
 from headrace.model.event import Event as Fact
 from headrace.model.function import FunctionSpec, StreamSpec
-from headrace.model.outcome import Crashed, Outcome, Returned
+from headrace.model.outcome import Crashed, Outcome, Returned, StateRead, StateWrite
 from headrace.model.record import Append, encode_events
+from headrace.model.stores import WINDOWS
+from headrace.model.triggers.files import Ends
 from headrace.testing import World
 
 
@@ -55,6 +58,27 @@ def test_the_platforms_own_apps_route_into_private_streams() -> None:
     router = FunctionSpec(name="_bus.rules", app="_bus", publishes=("their-inner",))
     assert kind(output("their-inner"), router) == "passed"
     assert kind(output("theirs"), router) == "Refused"
+
+
+def kept(*stores: str) -> Returned:
+    return Returned(
+        reads=tuple(StateRead("k", 0, None, store) for store in stores),
+        writes=tuple(StateWrite("k", b"1", 0, store) for store in stores),
+    )
+
+
+def test_only_its_own_store_and_those_of_its_app_are_open_to_it() -> None:
+    spec = replace(SPEC, stores=("totals",))
+    assert kind(kept("", "totals"), spec) == "passed"
+    for store in ("others", "a.g", "a.f", WINDOWS, "\0", "totals/"):
+        assert kind(kept("totals", store), spec) == "Refused", store
+        assert kind(Returned(reads=kept(store).reads), spec) == "Refused", store
+        assert kind(Returned(writes=kept(store).writes), spec) == "Refused", store
+
+
+def test_windows_are_kept_by_window_functions_alone() -> None:
+    windows = replace(SPEC, triggers=(Ends(1, None, 10.0, ""),))
+    assert kind(kept(WINDOWS), windows) == "passed"
 
 
 def test_what_the_log_would_refuse_is_a_failure() -> None:

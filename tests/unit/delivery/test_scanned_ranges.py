@@ -13,29 +13,32 @@ from headrace.delivery.hostcalls import StateReader
 from headrace.model.effects import Change, Delete, Effects, Put, Space
 from headrace.model.errors import Conflict
 from headrace.model.outcome import Scanned, StateRead, StateWrite
+from headrace.model.stores import StoreAddress
 from headrace.storage.kv.memory import MemoryStorage
-from headrace.storage.state.rows import encode_row, state_key
+from headrace.storage.state.rows import encode_row, rows_of
 from headrace.testing.virtual_time import VirtualClock, VirtualLoop
+
+STORE = StoreAddress("shop", "shop.f")
 
 
 class Rig:
-    """State of an app, and a way to scan it and to commit what relied on the scan."""
+    """The store of a function, and a way to scan it and to commit what relied on the scan."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self.storage = MemoryStorage(clock)
         self.calls = StateReader(self.storage, clock)
         self.tokens = iter(range(100, 1_000))
 
-    def scan(self, prefix: str, limit: int = 100) -> Scanned:
-        return asyncio.run(self.calls.scan_state("shop", prefix, limit=limit))
+    def scan(self, prefix: str, limit: int = 100, begin: str = "") -> Scanned:
+        return asyncio.run(self.calls.scan_state(STORE, prefix, begin, limit))
 
     def put(self, key: str, *, expires: int = 0) -> None:
         row = encode_row(next(self.tokens), b"v", expires)
-        change = Change(puts=(Put(Space.STATE, state_key("shop", key), row),))
+        change = Change(puts=(Put(Space.STATE, rows_of(STORE).key(key), row),))
         asyncio.run(self.storage.apply(change))
 
     def drop(self, key: str) -> None:
-        change = Change(deletes=(Delete(Space.STATE, state_key("shop", key)),))
+        change = Change(deletes=(Delete(Space.STATE, rows_of(STORE).key(key)),))
         asyncio.run(self.storage.apply(change))
 
     def commit(self, prefix: str, scanned: Scanned) -> None:
@@ -47,7 +50,11 @@ class Rig:
         reads = (StateRead(prefix, 0, scanned.seen),)
         writes = (StateWrite(f"{prefix}mine", b"v"),)
         effects = Effects(
-            function="f", app="shop", reads=reads, writes=writes, token=next(self.tokens)
+            function=STORE.function,
+            app=STORE.app,
+            reads=reads,
+            writes=writes,
+            token=next(self.tokens),
         )
         asyncio.run(self.storage.apply(change_of(effects, {})[0]))
 

@@ -137,7 +137,7 @@ def test_an_answer_of_its_type_goes_out(query: str, status: int, value: object) 
     with World(app) as world:
         found = world.ask("GET", f"/orders/7{query}")
         assert (found.status, found.body) == (status, value)
-        assert world.state("shop")["asked"] == 7
+        assert world.state(order)["asked"] == 7
 
 
 def test_a_problem_has_the_media_of_one() -> None:
@@ -159,7 +159,7 @@ def test_a_wrong_answer_is_an_error_that_does_not_leak_and_keeps_nothing(
         assert found.body["code"] == "call-failed"
         assert "cause" not in found.body
         assert "secret" not in str(found.body)
-        assert "asked" not in world.state("shop")
+        assert "asked" not in world.state(order)
         (run,) = world.ask("GET", "/runs").body["runs"]
         assert run["outcome"] == "failed"
         assert "WrongAnswer" in run["cause"]
@@ -192,7 +192,7 @@ def test_parts_of_a_live_answer_that_are_of_their_type_go_out(
         found = world.ask("GET", f"/progress?does={does}")
         assert (found.status, found.body) == (status, body)
         assert world.ask("GET", "/progress?does=unknown").status == 404
-        assert world.state("shop")["progressed"]
+        assert world.state(progress)["progressed"]
 
 
 @pytest.mark.parametrize(("does", "said"), [("first", "`/id`"), ("status", "202")])
@@ -215,7 +215,7 @@ def test_a_live_answer_breaks_off_before_a_part_of_another_type(does: str, said:
 
 
 def _assert_logged(world: World, said: str) -> None:
-    assert "progressed" not in world.state("shop")
+    assert "progressed" not in world.state(progress)
     (run,) = world.ask("GET", "/runs").body["runs"]
     assert (run["outcome"], "WrongAnswer" in run["cause"]) == ("failed", True)
     (line,) = world.ask("GET", "/logs").body["logs"]

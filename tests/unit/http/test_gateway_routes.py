@@ -16,8 +16,14 @@ from headrace.model.errors import Invalid, Unknown
         ("POST", "/streams/orders", ("orders",), "/streams/{stream}"),
         ("GET", "/streams/orders/", ("orders",), "/streams/{stream}"),
         ("HEAD", "/healthz", (), "/healthz"),
-        ("GET", "/state/shop/a%2Fb", ("shop", "a/b"), "/state/{app}/{key}"),
-        ("GET", "/state/shop/%C3%A4", ("shop", "ä"), "/state/{app}/{key}"),
+        ("GET", "/state/shop/totals", ("shop", "totals"), "/state/{app}/{store}"),
+        (
+            "GET",
+            "/state/shop/totals/a%2Fb",
+            ("shop", "totals", "a/b"),
+            "/state/{app}/{store}/{key}",
+        ),
+        ("GET", "/state/shop/%C3%A4", ("shop", "ä"), "/state/{app}/{store}"),
         ("POST", "/dead/shop.f/redrive", ("shop.f",), "/dead/{function}/redrive"),
         (
             "GET",

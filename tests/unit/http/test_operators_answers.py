@@ -75,7 +75,7 @@ def test_a_letter_is_delivered_once_with_its_new_value(world: World) -> None:
     world.run_until_idle()
     found = world.values(sold)
     assert found == [{"item": "cup", "price": 1}, {"item": "tea", "price": 2}]
-    assert str(world.state("shop")["edited"]).endswith(" operator")
+    assert str(world.state(sell)["edited"]).endswith(" operator")
     assert world.dead_letters() == []
 
 

@@ -13,15 +13,18 @@ class Host:
         self.rows: dict[str, tuple[int, bytes]] = {}
         self.asked: list[list[str]] = []
 
-    def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
+    def read_state(
+        self, function: str, store: str, keys: list[str]
+    ) -> list[tuple[int, bytes | None]]:
         self.asked.append(keys)
         return [self.rows.get(key, (0, None)) for key in keys]
 
-    def scan_state(self, prefix: str, limit: int) -> Scanned:
-        found = sorted(key for key in self.rows if key.startswith(prefix))
-        return Scanned(
-            [(key, *self.rows[key]) for key in found[:limit]], Range(None, len(found), b"all")
-        )
+    def scan_state(self, function: str, store: str, prefix: str, begin: str, limit: int) -> Scanned:
+        found = sorted(key for key in self.rows if key.startswith(prefix) and key > begin)
+        page = found[:limit]
+        last = page[-1] if len(page) < len(found) else None
+        seen = Range(begin, last, len(page), b"all")
+        return Scanned([(key, *self.rows[key]) for key in page], seen)
 
     def extend(self, invocation: Invocation, seconds: float) -> None:
         raise NotImplementedError

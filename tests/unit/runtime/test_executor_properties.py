@@ -118,10 +118,12 @@ class Host:
 
     rows: ClassVar = {"a": (1, encode_state(100)), "b": (1, encode_state(200))}
 
-    def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
+    def read_state(
+        self, function: str, store: str, keys: list[str]
+    ) -> list[tuple[int, bytes | None]]:
         return [self.rows.get(key, (0, None)) for key in keys]
 
-    def scan_state(self, prefix: str, limit: int) -> Scanned:
+    def scan_state(self, function: str, store: str, prefix: str, begin: str, limit: int) -> Scanned:
         raise NotImplementedError
 
     def extend(self, invocation: Invocation, seconds: float) -> None:

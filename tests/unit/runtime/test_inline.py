@@ -15,6 +15,7 @@ from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Crashed, Outcome, Range, Returned, Scanned, TimedOut
 from headrace.model.record import Chunk, encode_events
+from headrace.model.stores import StoreAddress
 from headrace.runtime.base import invoke
 from headrace.runtime.host_services import HostServices, state_questions
 from headrace.runtime.inline import InlineRuntime, crashed
@@ -30,14 +31,16 @@ class Services:
         self.slow = False
         self.asked = 0
 
-    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
+    async def read_state(
+        self, store: StoreAddress, keys: Sequence[str]
+    ) -> list[tuple[int, bytes | None]]:
         self.asked += 1
         if self.slow:
             await asyncio.Future()
-        return [self.rows.get((app, key), (0, None)) for key in keys]
+        return [self.rows.get((store.name, key), (0, None)) for key in keys]
 
-    async def scan_state(self, app: str, prefix: str, limit: int) -> Scanned:
-        return Scanned([], Range(None, 0, b""))
+    async def scan_state(self, store: StoreAddress, prefix: str, begin: str, limit: int) -> Scanned:
+        return Scanned([], Range("", None, 0, b""))
 
 
 def services_of(state: Services) -> HostServices:
@@ -99,7 +102,7 @@ async def test_a_handler_runs_right_here() -> None:
 
 async def test_state_is_the_hosts() -> None:
     services = Services()
-    services.rows["shop", "n"] = (3, encode_state(40))
+    services.rows["shop.plain", "n"] = (3, encode_state(40))
     outcome = await invoke(inline(services).submit, work())
     assert isinstance(outcome, Returned)
     assert outcome.writes[0].value == encode_state(42)

@@ -222,6 +222,7 @@ def test_a_span_that_cannot_work_is_refused(wrong: Any) -> None:
 def test_what_windows_keep_is_not_among_the_authors_state() -> None:
     app = App("a")
     stream, out, asked, told = app.stream("s"), app.stream("o"), app.stream("u"), app.stream("t")
+    windows = app.store("windows", int)
 
     @app.window(stream, TumblingWindow(10), output=out)
     def total(so_far: int | None, event: Event[Any]) -> int:
@@ -229,16 +230,18 @@ def test_what_windows_keep_is_not_among_the_authors_state() -> None:
 
     @app.function(asked)
     def mine(event: Event[Any], context: Context) -> None:
-        context.state.put("_window/a.total/s/0/at", 1)
-        context.state.put("mine", 2)
-        context.publish(told, dict(context.state.items("", int)))
+        for key in ("s/0/at", "_window/a.total/s/0/at", "/windows"):
+            context.state[key] = 1
+            context.store(windows)[key] = 1
+        context.publish(told, sorted(context.state))
 
     with World(app) as world:
         world.publish("s", 1, key="k", time=1000.0)
         world.publish("u", 1)
         world.run_until_idle()
-        assert world.values("t") == [{"_window/a.total/s/0/at": 1, "mine": 2}]
-        assert set(world.state("a")) == {"_window/a.total/s/0/at", "mine"}
+        assert world.values("t") == [["/windows", "_window/a.total/s/0/at", "s/0/at"]]
+        assert len(world.state(mine)) == len(world.store(windows)) == 3
+        assert "s/0/at" not in world.state("a.total")
         world.publish("s", 1, key="k", time=1005.0)
         world.publish("s", 1, key="k", time=1010.0)
         world.run_until_idle()

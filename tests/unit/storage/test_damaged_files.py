@@ -13,6 +13,7 @@ import pytest
 from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Put, Space
 from headrace.model.errors import Corrupt
+from headrace.storage.kv.keys import pack
 from headrace.storage.kv.sqlite.data_folder import FILE_NAME, MIGRATIONS, PAGE_BYTES, run
 from headrace.storage.kv.sqlite.storage import SqliteStorage
 
@@ -118,11 +119,13 @@ async def test_a_file_of_an_older_form_is_rewritten_with_checksums(tmp_path: Pat
     file.execute("PRAGMA journal_mode = WAL").fetchall()
     for number, script in enumerate(sorted(MIGRATIONS.glob("[0-9]*.sql"))[:2], start=1):
         run(file, f"{script.read_text()} PRAGMA user_version = {number};")
-    rows = [(b"%d" % number, bytes(number)) for number in range(2_000)]
+    rows = [(pack("a", f"{number}"), bytes(number)) for number in range(2_000)]
     file.executemany("INSERT INTO state VALUES (?, ?)", rows)
     file.close()
     assert (tmp_path / FILE_NAME).read_bytes()[20] == 0
     storage = await opened(tmp_path)
+    # What functions of an app shared then is a store now.
+    rows = [(pack("a", "state", f"{number}"), bytes(number)) for number in range(2_000)]
     assert await storage.scan(Space.STATE, b"", limit=9_999) == sorted(rows)
     await storage.close()
     assert (tmp_path / FILE_NAME).read_bytes()[20] == 8

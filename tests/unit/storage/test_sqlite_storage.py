@@ -19,11 +19,14 @@ from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Check, Put, Space
 from headrace.model.errors import DiskFull, Locked, Misuse, Overloaded, Refused, Unavailable
 from headrace.model.policy import MAX_CHANGES_PER_GROUP
+from headrace.model.stores import WINDOWS, StoreAddress
+from headrace.storage.kv.keys import pack
 from headrace.storage.kv.sqlite import data_folder as data_file
 from headrace.storage.kv.sqlite import storage as module
 from headrace.storage.kv.sqlite.data_folder import FILE_NAME, DataFile
 from headrace.storage.kv.sqlite.group_commit import Group, PendingChange
 from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.state.rows import rows_of
 
 
 def put(key: bytes, value: bytes = b"v") -> Change:
@@ -98,6 +101,35 @@ def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         DataFile(tmp_path)
     with pytest.raises(Misuse, match="newer Headrace"):
         DataFile(tmp_path)
+
+
+async def test_state_of_an_older_form_becomes_a_store_and_windows_move_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = DataFile(tmp_path)
+    for table in ("windows", "state"):
+        first.writer.execute(f"DROP TABLE {table}")
+    first.writer.execute(
+        "CREATE TABLE state (key BLOB PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID"
+    )
+    held = {pack("shop", key): key.encode() for key in ("a", "seen/\u00fc", "x\0y", "state", "")}
+    window = pack("\0shop", "_window/shop.count/orders/0/key/=a/b\0")
+    first.writer.executemany("INSERT INTO state VALUES (?, ?)", [*held.items(), (window, b"w")])
+    first.writer.pragma("user_version", 3)
+    first.close()
+    storage = await SqliteStorage.open(tmp_path, clock=SystemClock())
+    store = rows_of(StoreAddress("shop", "", "state"))
+    assert await storage.scan(Space.STATE, b"") == sorted(
+        (store.key(key.decode()), key) for key in held.values()
+    )
+    windows = rows_of(StoreAddress("shop", "shop.count", WINDOWS))
+    assert await storage.get(Space.WINDOWS, windows.key("orders/0/key/=a/b\0")) == b"w"
+    assert len(await storage.scan(Space.WINDOWS, b"")) == 1
+    await storage.close()
+    assert 'declare it with `app.store("state")`' in caplog.text
+    caplog.clear()
+    await (await SqliteStorage.open(tmp_path, clock=SystemClock())).close()
+    assert not caplog.text
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -30,13 +30,13 @@ def desk() -> App:
     @app.function(Http("PUT", "/desk/{number:int}"), publishes=[placed])
     def place(event: Event[dict[str, Any]], context: Context) -> Reply:
         number = Request.of(event).params["number"]
-        count = context.state.update(f"order/{number}", lambda known: known + 1, int, 0)
+        count = context.state.update(f"order/{number}", lambda known: known + 1, default=0)
         context.publish(placed, event.value, key=str(number))
         return Reply({"count": count}, status=201)
 
     @app.function(Http("POST", "/desk/later", mode="async"))
     def later(event: Event[Any], context: Context) -> None:
-        context.state.update("later", lambda known: known + 1, int, 0)
+        context.state.update("later", lambda known: known + 1, default=0)
 
     @app.function(Http("GET", "/desk/steps", mode="live"))
     def steps(event: Event[Any]) -> Iterator[int]:
@@ -58,7 +58,7 @@ def desk() -> App:
 
     @app.function(Webhook("/desk/hook", signature=StandardWebhooks(secret="HOOK")))
     def hook(event: Event[Any], context: Context) -> None:
-        context.state.update("hooks", lambda known: known + 1, int, 0)
+        context.state.update("hooks", lambda known: known + 1, default=0)
 
     return app
 
@@ -79,7 +79,7 @@ def test_a_live_answer_that_breaks_off_leaves_nothing() -> None:
     with World(desk(), secrets=SECRETS) as world:
         with pytest.raises(Unavailable, match="poison"):
             world.ask("GET", "/desk/breaks")
-        assert "broken" not in world.state("desk")
+        assert "broken" not in world.state("desk.breaks")
 
 
 @pytest.mark.parametrize("label", sorted(each for each in LABELS if each.startswith("commit:")))
@@ -94,7 +94,7 @@ def test_a_request_repeated_after_a_crash_happens_once(label: str) -> None:
                 continue
         again = world.ask("PUT", "/desk/7", {"item": "tea"}, idempotency_key="k")
         assert answered.body == again.body == {"count": 1}
-        assert world.state("desk")["order/7"] == 1
+        assert world.state("desk.place")["order/7"] == 1
         assert world.values("placed") == [{"item": "tea"}]
 
 
@@ -113,7 +113,7 @@ def test_a_deferred_request_is_kept_and_reported() -> None:
         assert taken.status == 202
         world.crash()
         world.run_until_idle()
-        assert world.state("desk")["later"] == 1
+        assert world.state("desk.later")["later"] == 1
         assert world.ask("GET", taken.headers["location"]).body["status"] == "committed"
 
 
@@ -151,7 +151,7 @@ def test_a_webhook_counts_once_and_not_when_it_is_old() -> None:
         world.advance("10m")
         assert world.ask("POST", "/desk/hook", body, **late).status == 401
         world.run_until_idle()
-        assert world.state("desk")["hooks"] == 1
+        assert world.state("desk.hook")["hooks"] == 1
 
 
 def test_a_missing_secret_is_reported_as_a_node_does() -> None:

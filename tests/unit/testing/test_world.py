@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from headrace import App, Batch, Context, Event, Failures, ParkKey, ParkPartition, Retry
-from headrace.errors import Misuse, Unavailable
+from headrace.errors import Misuse, Unavailable, Unknown
 from headrace.testing import World
 from headrace.testing.virtual_time import Livelock
 
@@ -53,7 +53,7 @@ def test_what_is_published_comes_out_once_and_in_order() -> None:
         world.assert_order("shop.price")
         world.assert_order("priced", by=_n)
         world.assert_nothing_lost()
-        assert world.state("shop").items("count.") == {
+        assert dict(world.state("shop.price").items("count.")) == {
             "count.k0": 2,
             "count.k1": 2,
             "count.k2": 2,
@@ -104,7 +104,7 @@ def test_a_crash_at_any_point_neither_loses_nor_doubles(label: str) -> None:
         assert world.deaths[-1] == f"at {label}"
         world.assert_exactly_once("priced", of=set(range(40)) - {13}, by=_n)
         world.assert_order("shop.price")
-        assert sum(world.state("shop").items().values()) == 39
+        assert sum(world.state("shop.price").values()) == 39
 
 
 def test_a_handler_that_ran_without_a_commit_runs_again() -> None:
@@ -115,7 +115,7 @@ def test_a_handler_that_ran_without_a_commit_runs_again() -> None:
 
         assert [one.outcome for one in world.deliveries] == ["done", "done"]
         assert world.values("priced") == [{"n": 1}]
-        assert world.state("shop")["count.a"] == 1
+        assert world.state("shop.price")["count.a"] == 1
 
 
 def test_planned_failures_are_retried_and_leave_no_trace() -> None:
@@ -336,15 +336,21 @@ def test_mistakes_of_use_are_named() -> None:
         World()
     with pytest.raises(Misuse, match="with World"):
         World(_shop()).advance(1)
-    with World(_shop()) as world:
+    shop = _shop()
+    with World(shop) as world:
         with pytest.raises(Misuse, match="write seconds, a text"):
             world.advance("soon")
         with pytest.raises(Misuse, match="names one event"):
             world.publish("orders", 1, 2, id="x")
-        with pytest.raises(Misuse, match="there is no app"):
-            world.state("store")
+        with pytest.raises(Unknown, match=r"did you mean `shop\.price`"):
+            world.state("shop.prices")
+        for app in ("shop", shop):
+            with pytest.raises(Unknown, match=r"world\.state\(handler\)"):
+                world.state(app)  # type: ignore[arg-type]  # that is the test
+        with pytest.raises(Unknown, match="is not a store of an app of this world"):
+            world.store(App("other").store("totals"))
         with pytest.raises(KeyError):
-            world.state("shop")["nothing"]
+            world.state("shop.price")["nothing"]
 
 
 def test_the_map_shows_function_trigger_and_policies() -> None:
@@ -394,7 +400,7 @@ def test_nothing_of_an_event_that_always_fails_is_kept_at_any_attempt() -> None:
         bad = []
         for event in sorted(events, key=lambda event: -event.value):
             context.publish(done, event.value)
-            context.state.update("count", lambda seen: seen + 1, int, 0)
+            context.state.update("count", lambda seen: seen + 1, default=0)
             if event.value == 1:
                 bad.append(event)
         return Failures(bad)
@@ -403,7 +409,7 @@ def test_nothing_of_an_event_that_always_fails_is_kept_at_any_attempt() -> None:
         world.publish("orders", 0, 1, 2)
         world.run_until_idle()
         assert sorted(world.values("done")) == [0, 2]
-        assert world.state("shop")["count"] == 2
+        assert world.state("shop.price")["count"] == 2
         assert len(world.dead_letters()) == 1
 
 

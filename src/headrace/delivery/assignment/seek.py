@@ -14,14 +14,13 @@ from headrace.delivery.positions import encode_position, position_key, stored
 from headrace.model.effects import Change, Check, Delete, Progress, Put, Space
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
-from headrace.model.policy import RESERVED_STATE
+from headrace.model.stores import WINDOWS, StoreAddress
 from headrace.model.triggers.base import StreamTrigger
 from headrace.model.windows import windows_place
 from headrace.storage.kv.base import Commit, Storage, scan_pages
-from headrace.storage.kv.keys import after
 from headrace.storage.log.base import Broker
 from headrace.storage.log.queue_leases import lease_keys
-from headrace.storage.state.rows import state_prefix
+from headrace.storage.state.rows import StoreRows, rows_of
 
 PAGE = 1_000
 
@@ -77,17 +76,17 @@ async def move(
         leases = await lease_keys(storage, function, stream, partition)
         deletes += (Delete(Space.META, key) for key in leases)
         if app:
-            place = windows_place(function, stream, partition)
-            deletes += await _open_windows(storage, app, RESERVED_STATE + place)
+            windows = rows_of(StoreAddress(app, function, WINDOWS))
+            deletes += await _all_under(storage, windows, windows_place(stream, partition))
     await commit(Change(checks=tuple(checks), puts=tuple(puts), deletes=tuple(deletes)))
 
 
-async def _open_windows(storage: Storage, app: str, place: str) -> list[Delete]:
-    """What forgets the windows that are open, and how late it is in the partition."""
-    prefix = state_prefix(app, place)
+async def _all_under(storage: Storage, store: StoreRows, prefix: str) -> list[Delete]:
+    """What deletes the rows of a store whose keys start with `prefix`."""
+    low, high = store.range(prefix)
     found: list[Delete] = []
-    async for page in scan_pages(storage, Space.STATE, prefix, after(prefix), limit=PAGE):
-        found += (Delete(Space.STATE, key) for key, _ in page)
+    async for page in scan_pages(storage, store.space, low, high, limit=PAGE):
+        found += (Delete(store.space, key) for key, _ in page)
     return found
 
 

@@ -20,7 +20,7 @@ from headrace.delivery.commit.committer import Committer
 from headrace.delivery.unknown_function import unknown_function
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
-from headrace.model.effects import Change, Check, Effects, Put, Space
+from headrace.model.effects import Check, Effects, Put, Space
 from headrace.model.errors import Conflict, HeadraceError
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec
@@ -360,7 +360,7 @@ class DirectCalls:
             token=invocation.token,
         )
         change, _ = change_of(effects, {})
-        if not (mark or returned.appends or returned.writes):
+        if not (mark or returned.appends or returned.writes or change.ranges):
             await self._confirm(change.checks)
             return
         if mark:
@@ -368,11 +368,10 @@ class DirectCalls:
             row = encode_row(
                 invocation.token, answer, self._clock.now() + int(REMEMBERED * 1_000_000)
             )
-            change = Change(
-                (*change.checks, Check(Space.MARKS, mark, expired)),
-                (*change.puts, Put(Space.MARKS, mark, row)),
-                change.deletes,
-                change.appends,
+            change = replace(
+                change,
+                checks=(*change.checks, Check(Space.MARKS, mark, expired)),
+                puts=(*change.puts, Put(Space.MARKS, mark, row)),
             )
         await self._committer.commit(change)
 

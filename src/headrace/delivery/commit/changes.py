@@ -14,8 +14,9 @@ from headrace.delivery.positions import (
     position_key,
 )
 from headrace.model.effects import Change, Check, DeadEvent, Delete, Effects, Put, RangeCheck, Space
+from headrace.model.stores import StoreAddress
 from headrace.storage.kv.keys import pack
-from headrace.storage.state.rows import encode_row, range_of, state_key, version_prefix
+from headrace.storage.state.rows import StoreRows, encode_row, rows_of, version_prefix
 
 
 def change_of(
@@ -82,21 +83,29 @@ def _stage_state(
     puts: list[Put],
     deletes: list[Delete],
 ) -> None:
+    stores: dict[str, StoreRows] = {}
     for read in effects.reads:
-        if read.seen is not None:
-            low, high = range_of(effects.app, read.key, read.seen.last)
-            ranges.append(RangeCheck(Space.STATE, low, high, read.seen.count, read.seen.digest))
+        rows = _rows(effects, read.store, stores)
+        if (seen := read.seen) is not None:
+            low, high = rows.range(read.key, seen.after, seen.last)
+            ranges.append(RangeCheck(rows.space, low, high, seen.count, seen.digest))
             continue
         prefix = version_prefix(read.version) if read.version else None
-        checks.append(Check(Space.STATE, state_key(effects.app, read.key), prefix))
+        checks.append(Check(rows.space, rows.key(read.key), prefix))
     for write in effects.writes:
-        key = state_key(effects.app, write.key)
+        rows = _rows(effects, write.store, stores)
+        key = rows.key(write.key)
         if write.value is None:
-            deletes.append(Delete(Space.STATE, key))
+            deletes.append(Delete(rows.space, key))
         else:
-            puts.append(
-                Put(Space.STATE, key, encode_row(effects.token, write.value, write.expires))
-            )
+            puts.append(Put(rows.space, key, encode_row(effects.token, write.value, write.expires)))
+
+
+def _rows(effects: Effects, store: str, known: dict[str, StoreRows]) -> StoreRows:
+    found = known.get(store)
+    if found is None:
+        found = known[store] = rows_of(StoreAddress(effects.app, effects.function, store))
+    return found
 
 
 def _stage_waiting(effects: Effects, puts: list[Put], deletes: list[Delete]) -> None:

@@ -1,7 +1,7 @@
-"""Least privilege, enforced in the host: what an instance wants to publish is looked at before it lands.
+"""Least privilege, enforced in the host: what an instance wants to publish or store is looked at before it lands.
 
 In: an outcome. Out: the same, or a failure of its events where an output is one that the log would
-refuse or the function may not make. So a handler that publishes too much fails like any other, and
+refuse or the function may not make, or a store is not its app's. So a handler that publishes too much fails like any other, and
 never halts its partition. It does not open payloads that are within their stream's size.
 """
 
@@ -18,6 +18,7 @@ from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.model.record import Append
+from headrace.model.stores import check_stores
 from headrace.runtime.base import Interceptor, Run, Submit, Waiter
 from headrace.storage.log.append_checks import check_append
 from headrace.storage.log.base import Broker
@@ -41,7 +42,7 @@ class CheckedWaiter(msgspec.Struct, eq=False):
 
     def set_result(self, outcome: Outcome, /) -> None:
         """It has run: pass on what may land of it."""
-        if type(outcome) is Returned and outcome.appends:
+        if type(outcome) is Returned and (outcome.appends or outcome.writes or outcome.reads):
             try:
                 outcome = _checked_by(self.checks, self.spec, outcome)
             except Exception as error:  # noqa: BLE001 - whoever tells of an outcome has nothing to do with it
@@ -52,13 +53,15 @@ class CheckedWaiter(msgspec.Struct, eq=False):
 
 def _checked_by(checks: PublishChecks, spec: FunctionSpec | None, outcome: Returned) -> Outcome:
     if spec is None:
-        cause = Cause("Refused", "a function that is not deployed here may publish nothing")
+        cause = Cause(
+            "Refused", "a function that is not deployed here may publish and store nothing"
+        )
         return Returned(error=cause, usage=outcome.usage)
     return checks(spec, outcome)
 
 
 class PublishChecks:
-    """Every function's permission to publish. One per node; asked by whoever lands outcomes.
+    """Every function's permission to publish and to store. One per node; asked by whoever lands outcomes.
 
     What it lets pass is told to `runs`, as it is the one place that all outputs come by.
     """
@@ -86,9 +89,13 @@ class PublishChecks:
 
     def __call__(self, spec: FunctionSpec, outcome: Outcome) -> Outcome:
         """The outcome of a run of this function as it may land."""
-        if not isinstance(outcome, Returned) or not outcome.appends:
+        if not isinstance(outcome, Returned):
             return outcome
         try:
+            if outcome.reads or outcome.writes:
+                check_stores(spec, outcome.reads, outcome.writes)
+            if not outcome.appends:
+                return outcome
             appends = tuple(
                 part for append in outcome.appends for part in self._checked(spec, append)
             )

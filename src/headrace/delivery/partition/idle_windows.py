@@ -17,12 +17,11 @@ from headrace.delivery.partition.claimed_partition import ClaimedPartition
 from headrace.delivery.partition.wakeup import Wakeup
 from headrace.environment.clock import Clock
 from headrace.environment.wait_until import call_on_date
-from headrace.model.effects import Space
-from headrace.model.policy import RESERVED_STATE
 from headrace.model.record import Append
+from headrace.model.stores import WINDOWS, StoreAddress
 from headrace.model.windows import CloseRequest, decode_progress, progress_key, windows_place
 from headrace.storage.kv.base import Storage
-from headrace.storage.state.rows import decode_row, state_key
+from headrace.storage.state.rows import decode_row, rows_of
 
 
 class WindowsOf(msgspec.Struct, frozen=True):
@@ -88,9 +87,9 @@ class IdleWindows:
         """
         self._is_settled = True
         of = self._of
-        place = windows_place(of.function, of.stream, of.partition)
-        key = state_key(of.app, RESERVED_STATE + progress_key(place))
-        row = await self._storage.get(Space.STATE, key)
+        rows = rows_of(StoreAddress(of.app, of.function, WINDOWS))
+        place = windows_place(of.stream, of.partition)
+        row = await self._storage.get(rows.space, rows.key(progress_key(place)))
         if row is None:
             return None
         progress = decode_progress(decode_row(row)[2])

@@ -1,4 +1,4 @@
-"""Routes that only look: lag, runs, logs, state, instances, health, metrics, and what there is."""
+"""Routes that only look: lag, runs, logs, instances, health, metrics, and what there is."""
 
 from __future__ import annotations
 
@@ -11,23 +11,15 @@ from headrace.environment.time_slices import Slices
 from headrace.http.context import ApiContext
 from headrace.http.metrics import MEDIA, NodeSnapshot
 from headrace.http.pipeline.api_routes import Routes
-from headrace.http.pipeline.read_access import Owners, authorize_reader, read_access_of
+from headrace.http.pipeline.read_access import read_access_of
 from headrace.http.request import IncomingRequest, wants_page
 from headrace.http.response import (
     Response,
     json_list,
     json_response,
-    rfc3339,
     view,
 )
-from headrace.model.codec import decode_state, open_state, plain
-from headrace.model.effects import Space
-from headrace.model.errors import Unknown
-from headrace.model.policy import RESERVED_STATE
 from headrace.model.replication_slot import SLOT_WARNING_BYTES
-from headrace.sdk.source_location import near
-from headrace.storage.kv.keys import after, pack
-from headrace.storage.state.rows import decode_row, state_key, state_name
 
 MAX_PAGE = 1_000
 
@@ -39,8 +31,6 @@ def add_routes(routes: Routes) -> None:
     routes.add("GET", "/sources", sources)
     routes.add("GET", "/runs", runs)
     routes.add("GET", "/logs", logs)
-    routes.add("GET", "/state/{app}", list_state)
-    routes.add("GET", "/state/{app}/{key}", show_state)
     routes.add("GET", "/instances", instances)
     routes.add("GET", "/healthz", alive)
     routes.add("GET", "/readyz", ready)
@@ -132,69 +122,6 @@ async def logs(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]
         context.services.supervisor.known(name)
     after = found[-1].number if found else start
     return await json_list("logs", map(view, found), Slices(context.services.clock), after=after)
-
-
-async def list_state(
-    context: ApiContext, request: IncomingRequest, names: tuple[str, ...]
-) -> Response:
-    """An app's state by key; `after` is the last page's last key."""
-    app = names[0]
-    await _authorize_owner(context, request, app)
-    limit = request.number("limit", 100, low=1, high=MAX_PAGE)
-    prefix = request.query.get("prefix", "")
-    low = whole = pack(app) + prefix.encode().replace(b"\x00", b"\x00\xff")
-    if last := request.query.get("after"):
-        low = max(low, state_key(app, last) + b"\x00")
-    rows = await context.services.storage.scan(Space.STATE, low, after(whole), limit=limit)
-    if not rows and app not in context.services.supervisor.apps:
-        apps = sorted(context.services.supervisor.apps)
-        known = ", ".join(f"`{name}`" for name in apps) or "none"
-        raise Unknown(f"there is no app `{app}`{near(app, apps) or f'; deployed are: {known}'}")
-    now = context.services.clock.now()
-    shown = (_entry(state_name(app, packed), row, now) for packed, row in rows)
-    more = state_name(app, rows[-1][0]) if len(rows) == limit else ""
-    return await json_list("state", filter(None, shown), Slices(context.services.clock), after=more)
-
-
-async def show_state(
-    context: ApiContext, request: IncomingRequest, names: tuple[str, ...]
-) -> Response:
-    """One key of an app's state."""
-    app, key = names
-    await _authorize_owner(context, request, app, key)
-    row = await context.services.storage.get(Space.STATE, state_key(app, key))
-    entry = None if row is None else _entry(key, row, context.services.clock.now())
-    if entry is None:
-        raise Unknown(
-            f"app `{app}` keeps nothing under `{key}`; `headrace state list {app}` shows its keys"
-        )
-    return json_response(entry)
-
-
-async def _authorize_owner(
-    context: ApiContext, request: IncomingRequest, app: str, key: str = ""
-) -> None:
-    """Let state be read as the private streams are that it was made of; open windows hold events themselves.
-
-    Raises:
-        Unauthenticated, Refused: The request may not read those.
-    """
-    if app not in context.services.supervisor.apps or key.startswith(RESERVED_STATE):
-        owners = frozenset({app.removeprefix(RESERVED_STATE)})
-    else:
-        owners = Owners(context).of_state(app)
-    await authorize_reader(context, request, owners)
-
-
-def _entry(key: str, row: bytes, now: int) -> dict[str, Any] | None:
-    _, expires, value = decode_row(row)
-    expires = expires or open_state(value)[1]
-    if expires and expires <= now:
-        return None
-    entry: dict[str, Any] = {"key": key, "value": plain(decode_state(value)), "bytes": len(value)}
-    if expires:
-        entry["expires"] = rfc3339(expires)
-    return entry
 
 
 async def instances(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:

@@ -85,15 +85,19 @@ class HostLine:
         answer = self._channel.ask(ReadSecret(name), of_run=False)
         return answer.value if isinstance(answer, SecretRead) else ""
 
-    def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
-        """Version and value of each key."""
-        answer = self._channel.ask(ReadState(keys))
+    def read_state(
+        self, function: str, store: str, keys: list[str]
+    ) -> list[tuple[int, bytes | None]]:
+        """Version and value of each key; whose instance asks, the host knows by itself."""
+        del function
+        answer = self._channel.ask(ReadState(keys, store))
         return answer.rows if isinstance(answer, StateRows) else []
 
-    def scan_state(self, prefix: str, limit: int) -> Scanned:
+    def scan_state(self, function: str, store: str, prefix: str, begin: str, limit: int) -> Scanned:
         """What there is under a prefix."""
-        answer = self._channel.ask(ScanState(prefix, limit))
-        return answer.scanned if isinstance(answer, Scan) else Scanned([], Range(None, 0, b""))
+        del function
+        answer = self._channel.ask(ScanState(prefix, limit, begin, store))
+        return answer.scanned if isinstance(answer, Scan) else Scanned([], Range("", None, 0, b""))
 
     def extend(self, invocation: Invocation, seconds: float) -> None:
         """Let the run at hand take `seconds` from now."""

@@ -39,6 +39,7 @@ from headrace.sdk.consumer import Consumer
 from headrace.sdk.event import Event
 from headrace.sdk.source_location import near
 from headrace.sdk.state import StateAccess
+from headrace.sdk.store import OWN_STORE, Store
 from headrace.sdk.stream import Stream
 
 _one_lock = allocate_lock()
@@ -149,7 +150,7 @@ class Recorder(Cursor):
         "_host",
         "_invocation",
         "_is_shared",
-        "_ledger",
+        "_ledgers",
         "_may_publish",
         "_named",
         "_outputs",
@@ -193,7 +194,7 @@ class Recorder(Cursor):
         self._named: dict[str, OutputStream] = {}
         self._cancels: list[Cancelled] = []
         self._seals = 0
-        self._ledger: StateLedger | None = None
+        self._ledgers: dict[str, StateLedger] = {}
         self.forks = fork_detection.count
         self._is_shared = False
         self.lock: RLock
@@ -203,16 +204,34 @@ class Recorder(Cursor):
 
     # -- what the context asks --------------------------------------------------------------
 
-    def ledger(self) -> StateAccess:
-        """The invocation's reads and writes of state; most invocations need none."""
-        if self._ledger is None:
-            self.enter("`context.state`")
+    def ledger(self, store: Store[Any] = OWN_STORE) -> StateAccess:
+        """The invocation's reads and writes of a store; most invocations need none.
+
+        Raises:
+            Misuse: It is another app's, or the run is over.
+        """
+        self._check_owner(store)
+        name = store.name
+        found = self._ledgers.get(name)
+        if found is None:
+            self.enter("`context.store`", name) if name else self.enter("`context.state`")
             try:
-                if self._ledger is None:
-                    self._ledger = StateLedger(self, self._invocation, self._cache, self._host)
+                found = self._ledgers.get(name)
+                if found is None:
+                    found = self._ledgers[name] = StateLedger(
+                        name, self, self._invocation, self._cache, self._host
+                    )
             finally:
                 self.lock.release()
-        return self._ledger
+        return found
+
+    def _check_owner(self, store: Store[Any]) -> None:
+        if store.app not in {"", self._app.name}:
+            raise Misuse(
+                f"`{self._invocation.function}` cannot open the store `{store.name}` of app "
+                f"`{store.app}`: functions share stores within their app; publish what the other app "
+                "is to know"
+            )
 
     def tag(self) -> int:
         """Return the tag of effects that are noted now."""
@@ -459,8 +478,8 @@ class Recorder(Cursor):
         self.finished.clear()
         self.events.clear()
         self._seals = 0
-        if self._ledger is not None:
-            self._ledger.start_next(self._invocation)
+        for ledger in list(self._ledgers.values()):
+            ledger.start_next(self._invocation)
 
     # -- what the executor asks -------------------------------------------------------------
 
@@ -516,17 +535,17 @@ class Recorder(Cursor):
             for tag in lane.tags
         }
         tags |= {cancel.tag for cancel in self._cancels}
-        if self._ledger is not None:
-            tags |= self._ledger.tags()
+        for ledger in self._ledgers.values():
+            tags |= ledger.tags()
         if any(tag < 0 and kept(tag) for tag in tags):
             # They may have been made for any of the events.
             return False
-        return self._ledger is None or not self._ledger.entangled(kept)
+        return not any(ledger.entangled(kept) for ledger in self._ledgers.values())
 
     @property
     def blank(self) -> bool:
         """Return whether neither outputs nor state were touched."""
-        return not self._outputs and self._ledger is None
+        return not self._outputs and not self._ledgers
 
     def appends(self, kept: Callable[[int], bool] | None) -> tuple[Append, ...]:
         """The outputs that are kept (None: all), one blob per partition, in order of publishing.
@@ -583,11 +602,17 @@ class Recorder(Cursor):
 
     def writes(self, kept: Callable[[int], bool] | None) -> tuple[StateWrite, ...]:
         """The state changes that are kept (None: all); the instance remembers them."""
-        return () if self._ledger is None else self._ledger.writes(kept)
+        if not self._ledgers:
+            return ()
+        return tuple(
+            write for ledger in list(self._ledgers.values()) for write in ledger.writes(kept)
+        )
 
     def reads(self) -> tuple[StateRead, ...]:
         """The versions of state the effects rely on."""
-        return () if self._ledger is None else self._ledger.reads()
+        if not self._ledgers:
+            return ()
+        return tuple(read for ledger in list(self._ledgers.values()) for read in ledger.reads())
 
     # -- publishing -------------------------------------------------------------------------
 

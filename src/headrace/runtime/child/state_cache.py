@@ -1,4 +1,4 @@
-"""Cache of the app's state in an instance, between invocations, bounded by count and bytes.
+"""Cache of stores in an instance, between invocations, bounded by count and bytes.
 
 A remembered value may be stale: the version read goes with the effects, and a commit that relied on
 a stale one is refused and run again with `fresh` set. So this needs no invalidation from outside.
@@ -13,13 +13,14 @@ MAX_ENTRIES: Final = 10_000
 MAX_BYTES: Final = 16 << 20
 
 Entry = tuple[int, bytes | None]
+Key = tuple[str, str]
 
 
 class StateCache:
-    """Versions and values by key, the least recently used evicted first."""
+    """Versions and values by store and key, the least recently used evicted first."""
 
     def __init__(self, entries: int = MAX_ENTRIES, size: int = MAX_BYTES) -> None:
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._entries: OrderedDict[Key, Entry] = OrderedDict()
         self._limit = entries
         self._size_limit = size
         self.size = 0
@@ -27,14 +28,14 @@ class StateCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: str) -> Entry | None:
+    def get(self, key: Key) -> Entry | None:
         """Version and value, as far as this instance knows."""
         found = self._entries.get(key)
         if found is not None:
             self._entries.move_to_end(key)
         return found
 
-    def put(self, key: str, version: int, value: bytes | None) -> None:
+    def put(self, key: Key, version: int, value: bytes | None) -> None:
         """Remember."""
         before = self._entries.pop(key, None)
         if before is not None:
@@ -54,5 +55,5 @@ class StateCache:
         self.size = 0
 
 
-def _weight(key: str, value: bytes | None) -> int:
-    return len(key) + (0 if value is None else len(value)) + 100
+def _weight(key: Key, value: bytes | None) -> int:
+    return len(key[1]) + (0 if value is None else len(value)) + 100

@@ -1,4 +1,4 @@
-"""One invocation's reads and writes of state: what was seen, what is to change, and for which event.
+"""One invocation's reads and writes of one store: what was seen, what is to change, and for which event.
 
 In: the handler's questions, answered from its own writes, the instance's memory, or the host. Out:
 the versions relied upon, and the last kept write of every key. It knows when something kept was
@@ -9,23 +9,26 @@ from __future__ import annotations
 
 from _thread import RLock
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from headrace.model.codec import open_state
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Scanned, StateRead, StateWrite
+from headrace.model.stores import StoreAddress
 from headrace.runtime.child.state_cache import StateCache
 
 
 class StateHost(Protocol):
     """Questions of an instance to its host, blocking until the answer."""
 
-    def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
-        """Version (0: absent) and value of each key of the app's state."""
+    def read_state(
+        self, function: str, store: str, keys: list[str]
+    ) -> list[tuple[int, bytes | None]]:
+        """Version (0: absent) and value of each key of a store, as `function` names it."""
         ...
 
-    def scan_state(self, prefix: str, limit: int) -> Scanned:
-        """The keys that start with `prefix`, ascending, and all that was looked at."""
+    def scan_state(self, function: str, store: str, prefix: str, begin: str, limit: int) -> Scanned:
+        """The keys behind `begin` that start with `prefix`, ascending, and all that was looked at."""
         ...
 
     def extend(self, invocation: Invocation, seconds: float) -> None:
@@ -48,13 +51,16 @@ class Notes(Protocol):
         ...
 
 
+PAGE: Final = 1_000
+"""Rows that one question for a range brings."""
+
 # For which event a key was written, the value (None deletes), and when it expires. A plain tuple:
 # making one costs a sixth of a named one, and a function that counts makes one an event.
 Written = tuple[int, bytes | None, int]
 
 
 class StateLedger:
-    """Made by the recorder when a handler first asks for state; implements `sdk.state.Ledger`.
+    """Made by the recorder when a handler first asks for the store; implements `sdk.state.StateAccess`.
 
     The writes of a key are a stack: where an event fails, its writes no longer count, and the one
     beneath shows again.
@@ -68,14 +74,24 @@ class StateLedger:
         "_host",
         "_invocation",
         "_notes",
+        "_place",
         "_scans",
+        "_store",
         "_versions",
         "_writes",
     )
 
     def __init__(
-        self, notes: Notes, invocation: Invocation, cache: StateCache, host: StateHost
+        self,
+        store: str,
+        notes: Notes,
+        invocation: Invocation,
+        cache: StateCache,
+        host: StateHost,
     ) -> None:
+        self._store = store
+        # The functions of an app may run in one process, and each has a store of its own.
+        self._place = StoreAddress("", invocation.function, store).name
         self._notes = notes
         self._dropped = notes.dropped
         self._invocation = invocation
@@ -131,12 +147,15 @@ class StateLedger:
         finally:
             notes.lock.release()
 
-    def scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
-        """The keys that start with `prefix`, ascending, this invocation's changes among them."""
+    def scan(self, prefix: str, begin: str) -> tuple[list[tuple[str, bytes]], str | None]:
+        """A page of the keys behind `begin` that start with `prefix`, and where the next begins.
+
+        This invocation's changes are among them.
+        """
         notes = self._notes
         tag = notes.enter("listing state", prefix)
         try:
-            return self._scan(prefix, limit, tag)
+            return self._scan(prefix, begin, tag)
         finally:
             notes.lock.release()
 
@@ -154,10 +173,10 @@ class StateLedger:
                 return written[1]
         if key in self._base:
             return self._base[key]
-        known = self._cache.get(key)
+        known = self._cache.get((self._place, key))
         if known is None:
-            known = self._host.read_state([key])[0]
-            self._cache.put(key, *known)
+            known = self._ask([key])[0]
+            self._cache.put((self._place, key), *known)
         return self._note(key, *known)
 
     def _write(self, key: str, written: Written) -> None:
@@ -173,30 +192,44 @@ class StateLedger:
         missing = [
             key
             for key in dict.fromkeys(keys)
-            if key not in self._base and self._written(key) is None and self._cache.get(key) is None
+            if key not in self._base
+            and self._written(key) is None
+            and self._cache.get((self._place, key)) is None
         ]
         if missing:
-            answers = self._host.read_state(missing)
+            answers = self._ask(missing)
             for key, (version, raw) in zip(missing, answers, strict=True):
-                self._cache.put(key, version, raw)
+                self._cache.put((self._place, key), version, raw)
                 self._note(key, version, raw)
         return [self._read(key, tag) for key in keys]
 
-    def _scan(self, prefix: str, limit: int, tag: int) -> list[tuple[str, bytes]]:
+    def _ask(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
+        return self._host.read_state(self._invocation.function, self._store, keys)
+
+    def _scan(
+        self, prefix: str, begin: str, tag: int
+    ) -> tuple[list[tuple[str, bytes]], str | None]:
+        scanned = self._host.scan_state(self._invocation.function, self._store, prefix, begin, PAGE)
+        self._scans[StateRead(prefix, 0, scanned.seen, self._store)] = None
+        last = scanned.seen.last
+        # Behind `last` there may be rows that the next page brings.
         changed = [
-            key for key in self._writes if key.startswith(prefix) and self._written(key) is not None
+            key
+            for key in self._writes
+            if key.startswith(prefix)
+            and begin < key
+            and (last is None or key <= last)
+            and self._written(key) is not None
         ]
         found: dict[str, bytes | None] = {}
-        scanned = self._host.scan_state(prefix, limit + len(changed))
-        self._scans[StateRead(prefix, 0, scanned.seen)] = None
         for key, version, raw in scanned.rows:
             if key not in self._base and self._written(key) is None:
-                self._cache.put(key, version, raw)
+                self._cache.put((self._place, key), version, raw)
                 self._note(key, version, raw)
             found[key] = self._base.get(key)
         for key in changed:
             found[key] = self._read(key, tag)
-        return [(key, raw) for key, raw in sorted(found.items()) if raw is not None][:limit]
+        return [(key, raw) for key, raw in sorted(found.items()) if raw is not None], last
 
     def _written(self, key: str) -> Written | None:
         """The last write of `key` that still counts."""
@@ -237,12 +270,14 @@ class StateLedger:
         for key, stack in self._writes.items():
             for tag, value, expires in reversed(stack):
                 if kept is None or kept(tag):
-                    found.append(StateWrite(key, value, expires))
-                    self._cache.put(key, 0 if value is None else token, value)
+                    found.append(StateWrite(key, value, expires, self._store))
+                    self._cache.put((self._place, key), 0 if value is None else token, value)
                     break
         return tuple(found)
 
     def reads(self) -> tuple[StateRead, ...]:
         """The versions the effects rely on, and the ranges."""
-        versions = (StateRead(key, version) for key, version in self._versions.items())
+        versions = (
+            StateRead(key, version, None, self._store) for key, version in self._versions.items()
+        )
         return (*versions, *self._scans)

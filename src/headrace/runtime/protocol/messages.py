@@ -67,16 +67,19 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, tag=3, gc=False):
 
 
 class ReadState(msgspec.Struct, array_like=True, frozen=True, tag=4, gc=False):
-    """Child to host: version and value of these keys of the app's state."""
+    """Child to host: version and value of these keys of a store; see `model.stores`."""
 
     keys: list[str]
+    store: str = ""
 
 
 class ScanState(msgspec.Struct, array_like=True, frozen=True, tag=5, gc=False):
-    """Child to host: the app's state under a prefix, ascending."""
+    """Child to host: what a store holds under a prefix behind the key `begin`, ascending."""
 
     prefix: str
     limit: int
+    begin: str = ""
+    store: str = ""
 
 
 class StateRows(msgspec.Struct, array_like=True, frozen=True, tag=6, gc=False):

@@ -90,14 +90,13 @@ class HttpScene:
         """Declare the routes."""
         self._stage = stage
         output = app.stream(SERVED, partitions=2)
+        desk = app.store("desk", list[int], default=[])
         planned = self.planned
 
         def serve(event: Seen[Any], context: Context) -> int:
             number = event.value
             counter = str(number % planned.counters)
-            served: list[int] = context.state.update(
-                f"{APP}.desk|{counter}", lambda known: [*(known or ()), number]
-            )
+            served = context.store(desk).update(counter, lambda known: [*known, number])
             context.publish(output, {"n": number, "count": len(served)}, key=counter)
             return len(served)
 

@@ -1,44 +1,61 @@
-"""How a function's state rests in the store: one row a key, with its version in front.
+"""How the values of a store rest: one row a key, with its version in front.
 
 The version is the token of the invocation that wrote it, so that a commit can check by prefix that
 what it read is still so, and an instance knows the version of its own writes before they land.
+
+A row's key is app, store and key; the store that belongs to one function is named as the function is,
+with a dot, which no other store's name has. What the platform keeps for a function has a space of its
+own, so no name or key that an author can write leads there.
 """
 
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
+from headrace.model.effects import Space
 from headrace.model.errors import Corrupt
-from headrace.model.policy import RESERVED_STATE
+from headrace.model.stores import WINDOWS, StoreAddress
 from headrace.storage.kv.keys import after, pack
 
 _head = struct.Struct(">QQ")
 
 
-def state_key(app: str, key: str) -> bytes:
-    """Where the app keeps `key`; what the platform keeps for it is not among the author's keys."""
-    if key[:1] == RESERVED_STATE:
-        return pack(RESERVED_STATE + app, key[1:])
-    return pack(app, key)
+class StoreRows(NamedTuple):
+    """Where the rows of one store are: their space, and what their keys begin with."""
+
+    space: Space
+    prefix: bytes
+
+    def key(self, key: str) -> bytes:
+        """The key of the row that holds `key`."""
+        return self.prefix + pack(key)
+
+    def name(self, packed: bytes) -> str:
+        """The key that a row holds; the inverse of `key`."""
+        return packed[len(self.prefix) : -1].replace(b"\x00\xff", b"\x00").decode()
+
+    def range(
+        self, prefix: str = "", begin: str = "", last: str | None = None
+    ) -> tuple[bytes, bytes | None]:
+        """From which row on, and before which, the keys are that start with `prefix`.
+
+        Args:
+            prefix: What they start with.
+            begin: Only those behind this key.
+            last: Only those up to this key; None: all.
+        """
+        low = whole = self.key(prefix)[:-1]
+        if begin:
+            low = max(low, self.key(begin) + b"\x00")
+        return low, after(whole) if last is None else self.key(last) + b"\x00"
 
 
-def state_prefix(app: str, prefix: str) -> bytes:
-    """What the rows of the app's keys begin with that begin with `prefix`."""
-    return state_key(app, prefix)[:-1]
-
-
-def state_name(app: str, packed: bytes) -> str:
-    """The key of a packed one; the inverse of `state_key`."""
-    own, front = pack(app), ""
-    if not packed.startswith(own):
-        own, front = pack(RESERVED_STATE + app), RESERVED_STATE
-    return front + packed[len(own) : -1].replace(b"\x00\xff", b"\x00").decode()
-
-
-def range_of(app: str, prefix: str, last: str | None = None) -> tuple[bytes, bytes | None]:
-    """From which key on the app keeps what starts with `prefix`, and before which: up to `last`."""
-    low = state_prefix(app, prefix)
-    return low, after(low) if last is None else state_key(app, last) + b"\x00"
+def rows_of(address: StoreAddress) -> StoreRows:
+    """The rows of a store."""
+    if address.store == WINDOWS:
+        return StoreRows(Space.WINDOWS, pack(address.app, address.function))
+    return StoreRows(Space.STATE, pack(address.app, address.name))
 
 
 def version_prefix(version: int) -> bytes:

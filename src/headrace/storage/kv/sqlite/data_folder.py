@@ -8,6 +8,7 @@ file written by a newer Headrace. Damaged bytes are `Corrupt`: nothing is opened
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import stat
 from pathlib import Path
@@ -28,7 +29,11 @@ LEAST_ROOM_BYTES = 256 << 10
 FOLDER_MODE = 0o711
 """Other users pass through to what instances have in there, and list nothing."""
 FILE_MODE = 0o600
+_log = logging.getLogger(__name__)
+
 MIGRATIONS = Path(__file__).parent.parent / "sql"
+STORES = 4
+"""The form from which on a row of state belongs to a store."""
 
 
 def run(connection: apsw.Connection, script: str) -> None:
@@ -213,4 +218,11 @@ def migrate(connection: apsw.Connection, folder: Path) -> None:
         run(
             connection,
             f"BEGIN IMMEDIATE; {script.read_text()} PRAGMA user_version = {number}; COMMIT;",
+        )
+    if 0 < done < STORES and connection.execute("SELECT 1 FROM state LIMIT 1").fetchall():
+        _log.warning(
+            "each function now has a state of its own: what the functions of an app shared in `%s` is "
+            'the app\'s store `state`; declare it with `app.store("state")` and open it with '
+            "`context.store(...)`",
+            folder,
         )
