@@ -11,6 +11,7 @@ from collections.abc import (
     MutableMapping,
     Sequence,
 )
+from types import GenericAlias
 from typing import Any, Final, Protocol, TypeVar, overload
 
 from headrace.model.codec import EXTENSIONS, encode_state, open_state, state_decoder
@@ -25,6 +26,9 @@ V = TypeVar("V")
 
 THE_STORES: Final[Any] = object()
 """A `ttl`, or a type, that nobody gave: that of the store holds."""
+
+_TYPES: Final = (type, GenericAlias)
+"""A default of these classes is a type, as it was given by position once."""
 
 _decoders: dict[Any, Callable[[bytes], Any]] = {}
 
@@ -94,7 +98,8 @@ class State(MutableMapping[str, V]):
 
     def __setitem__(self, key: str | None, value: V) -> None:
         name = _checked(key)
-        self._ledger.write(name, *self._closed(name, value, THE_STORES))
+        raw, expires = self._closed(name, value, THE_STORES)
+        self._ledger.write(name, raw, expires)
 
     def __delitem__(self, key: str | None) -> None:
         if self._ledger.read(_checked(key)) is None:
@@ -133,7 +138,7 @@ class State(MutableMapping[str, V]):
         Raises:
             Invalid: What is there is not of that type.
         """
-        if old or _is_type(default):
+        if old or isinstance(default, _TYPES):
             of, *rest = (default, *old)
             given = "".join(f", {_shown(each)}" for each in rest[:1])
             raise _types_by_keyword(f"get(key{given}, type={_shown(of)})")
@@ -175,7 +180,8 @@ class State(MutableMapping[str, V]):
             Misuse: `key` or `ttl` cannot be used.
         """
         name = _checked(key)
-        self._ledger.write(name, *self._closed(name, value, ttl))
+        raw, expires = self._closed(name, value, ttl)
+        self._ledger.write(name, raw, expires)
 
     def delete(self, key: str | None) -> None:
         """Remove `key` unseen: unlike `del`, it does not look whether there is anything."""
@@ -249,7 +255,7 @@ class State(MutableMapping[str, V]):
                 before = default
             elif self._store.default is not None:
                 before = self._opened(key, self._store.default, type)
-            elif self._store.of is Any and type is THE_STORES:
+            elif type is THE_STORES and not self._store.is_typed:
                 before = None
             else:
                 raise KeyError(key)
@@ -313,23 +319,26 @@ class State(MutableMapping[str, V]):
 
     def _closed(self, name: str, value: Any, ttl: Span | None) -> tuple[bytes, int]:
         """A value at rest, and when it expires."""
-        kept_s = self._store.spec.ttl
-        if ttl is not THE_STORES:
-            kept_s = (
-                None
-                if ttl is None
-                else seconds_in(ttl, f"state `{name}`: `ttl=`", low=MIN_TTL_S, high=MAX_KEPT_S)
-            )
-        expires = 0 if kept_s is None else self._ledger.now + int(kept_s * 1e6)
+        store = self._store
+        expires = 0
+        if ttl is not THE_STORES or store.ttl is not None:
+            expires = self._expires(name, store.ttl if ttl is THE_STORES else ttl)
         raw = encode_state(value, expires)
         if len(raw) > MAX_STATE_BYTES:
             raise Invalid(
                 f"state `{name}` would be {len(raw):,} bytes; the limit is {MAX_STATE_BYTES:,}: "
                 "spread it over several keys"
             )
-        if self._store.of is not Any:
-            check_value(self._store, name, open_state(raw)[0] if expires else raw)
+        if store.is_typed:
+            check_value(store, name, open_state(raw)[0] if expires else raw)
         return raw, expires
+
+    def _expires(self, name: str, ttl: Span | None) -> int:
+        """The time at which a value that is written now expires; 0 for never."""
+        if ttl is None:
+            return 0
+        kept_s = seconds_in(ttl, f"state `{name}`: `ttl=`", low=MIN_TTL_S, high=MAX_KEPT_S)
+        return self._ledger.now + int(kept_s * 1e6)
 
     def _opened(self, key: object, raw: bytes, of: Any) -> Any:
         decode = self._store.decode if of is THE_STORES else _decoder(of)
@@ -377,11 +386,6 @@ def _checked(key: object) -> str:
             "(`publish(stream, value, key=...)`), or use a text of your own"
         )
     raise Misuse(f"`{key!r:.80}` cannot be a state key; use text of 1 to {MAX_KEY_BYTES:,} bytes")
-
-
-def _is_type(given: object) -> bool:
-    """Return whether it is a type, as it was given by position once."""
-    return isinstance(given, type) or hasattr(given, "__origin__")
 
 
 def _types_by_keyword(spelling: str) -> Misuse:

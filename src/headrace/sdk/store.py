@@ -33,10 +33,12 @@ class Store(Generic[V]):
         spec: Its name and settings.
         of: The type of its values.
         default: What a key has that nobody has written, encoded; None where it has nothing.
+        is_typed: Whether its values are of a type, and not any.
+        ttl: Seconds a value is kept; None means until it is replaced.
         decode: Decodes a value at rest.
     """
 
-    __slots__ = ("app", "decode", "default", "of", "spec")
+    __slots__ = ("app", "decode", "default", "is_typed", "of", "spec", "ttl")
 
     def __init__(
         self, spec: StoreSpec, of: Any = Any, *, default: bytes | None = None, app: str = ""
@@ -44,6 +46,8 @@ class Store(Generic[V]):
         self.app = app
         self.spec = spec
         self.of = of
+        self.is_typed = of is not Any
+        self.ttl = spec.ttl
         self.default = default
         self.decode: Callable[[bytes], Any] = state_decoder(of)
 
