@@ -15,6 +15,7 @@ from headrace.environment.clock import SystemClock
 from headrace.environment.tasks import Tasks
 from headrace.model.effects import Space
 from headrace.storage.kv.sqlite.data_folder import FILE_NAME
+from headrace.storage.kv.sqlite.page_checksums import load_layer
 from headrace.storage.kv.sqlite.storage import SqliteStorage
 from headrace.storage.log.embedded.log import EmbeddedBroker
 
@@ -53,6 +54,8 @@ def write_until_killed(folder: Path, *label: str, lines: int) -> Counter[int]:
 
 async def audit(folder: Path, acknowledged: Counter[int]) -> Counter[int]:
     """Judge what is there after a restart; says how many changes of each writer landed."""
+    # Without it, the last connection to close would write pages of the log back without their checksums.
+    load_layer()
     check = apsw.Connection(str(folder / FILE_NAME))
     assert check.pragma("integrity_check") == "ok"
     check.close()
