@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, ItemsView, Mapping
+from typing import Any, assert_type
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace import App, Batch, Context, Event, Store
+from headrace import App, Batch, Context, Event, State, Store
 from headrace.errors import Invalid, Misuse, Unknown
 from headrace.runtime.child import state_session
 from headrace.testing import World, batch
@@ -96,6 +96,30 @@ def test_each_read_of_a_default_is_a_copy() -> None:
     store["a"].append(1)
     assert store["a"] == []
     assert store.update("a", lambda held: [*held, 1]) == [1]
+
+
+def test_checkers_know_the_types_of_values() -> None:
+    """As mypy sees them; running it shows that the values are of these types."""
+    key = event_of(1, key="a").key
+    given = made(stores={totals: {"a": 1}, kept: {"a": Total(1)}}, state={"a": {"sold": 1}})
+    counts, state = given.store(totals), given.state
+    assert_type(counts, State[int])
+    assert_type(counts[key], int)
+    assert_type(counts.get(key), int | None)
+    assert_type(counts.get(key, 0), int)
+    assert_type(counts.get(key, "none"), int | str)
+    assert_type(counts.update(key, lambda known: known + 1), int)
+    assert_type(counts.items(), ItemsView[str, int])
+    assert_type(counts.get_many([key]), dict[str, int])
+    assert_type(counts.pop(key), int)
+    assert_type(counts.setdefault(key, 1), int)
+    assert_type(given.store(kept)[key], Total)
+    assert_type(given.store(untyped).get(key), Any | None)
+    assert_type(state.get(key, type=Total), Total | None)
+    assert_type(state.get(key, Total(), type=Total), Total)
+    assert_type(state.get_many([key], type=Total), dict[str, Total])
+    assert_type(state.items(type=Total), ItemsView[str, Total])
+    assert_type(state.update(key, lambda known: known, type=Total), Total)
 
 
 def test_an_absent_key_of_a_store_without_a_default() -> None:
