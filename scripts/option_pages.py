@@ -16,7 +16,7 @@ import msgspec
 from headrace.model.function import StreamSpec
 from headrace.model.options import OptionRow, option_rows
 from headrace.node.overrides import FUNCTION_KEYS, STREAM_KEYS
-from headrace.sdk.options import FUNCTION_OPTIONS, TRIGGER_OPTIONS
+from headrace.sdk.options import FUNCTION_OPTIONS, MERGE_OPTIONS, SOURCE_OPTIONS
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 VALUE = "| `value` | anything | the type of its values, which also chooses the codec |"
@@ -46,13 +46,14 @@ def pages() -> dict[str, dict[str, list[str]]]:
     """The lines of each table, by page and name."""
     function = [FUNCTION_OPTIONS["name"]]
     function += [
-        row for name, row in FUNCTION_OPTIONS.items() if name not in {"name", *TRIGGER_OPTIONS}
+        row for name, row in FUNCTION_OPTIONS.items() if name not in {"name", *MERGE_OPTIONS}
     ]
     partitions, *stream = table(option_rows(StreamSpec).values())[2:]
     return {
         "policies.md": {
             "function": table(function),
-            "trigger": table(TRIGGER_OPTIONS.values()),
+            "source": table(SOURCE_OPTIONS.values()),
+            "merge": table(MERGE_OPTIONS.values()),
             "stream": [*table(()), partitions, VALUE, *stream, QUEUE],
         },
         "settings.md": {

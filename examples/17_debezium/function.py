@@ -36,7 +36,7 @@ captured = app.stream("shop.public.orders", partitions=4)
 invoices = app.stream("invoices", partitions=2, value=Invoice)
 
 
-@app.function(captured, changes=Debezium(), output=invoices)
+@app.function(captured.read(changes=Debezium()), output=invoices)
 def invoice(event: Event[OrderChange]) -> Invoice | None:
     """An order that becomes paid is invoiced, once."""
     before, after = event.value.before, event.value.after

@@ -51,7 +51,7 @@ def test_a_merge_puts_an_event_of_the_epoch_first() -> None:
     app = App("a")
     left, right, seen = app.stream("left"), app.stream("right"), app.stream("seen")
 
-    @app.function(left, right, merge="time", output=seen, batch_size=10, lateness=2)
+    @app.function(left, right, merge="time", output=seen, batch_size=10, idle_timeout=2)
     def merged(events: Batch[Any]) -> list[Any]:
         return [event.value for event in events]
 

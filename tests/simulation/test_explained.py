@@ -36,7 +36,9 @@ def test_a_change_that_is_parked_under_its_rows_key_is_found_there() -> None:
     captured = app.stream("captured")
 
     @app.function(
-        captured, changes=Debezium(key_columns="id"), on_failure=ParkKey(), retry=Retry(attempts=1)
+        captured.read(changes=Debezium(key_columns="id")),
+        on_failure=ParkKey(),
+        retry=Retry(attempts=1),
     )
     def take(event: Event[dict[str, Any]]) -> None:
         if event.value["after"]["id"] == 1:

@@ -28,7 +28,8 @@ def shop(fails: Callable[[Order], object], *, in_batches: bool = False, **option
         for event in events:
             see(event, context)
 
-    app.function(orders, name="handle", **options)(handle_all if in_batches else handle)
+    source = orders.read(pattern=options.pop("pattern", None))
+    app.function(source, name="handle", **options)(handle_all if in_batches else handle)
     return app
 
 

@@ -24,7 +24,7 @@ def house(*, batch_size: int = 100, fails: set[int] | None = None) -> App:
         doors,
         rooms,
         merge="time",
-        lateness=2,
+        idle_timeout=2,
         batch_size=batch_size,
         retry=Retry(base=5, jitter=False),
     )
@@ -48,7 +48,7 @@ def two_houses() -> App:
     for name, streams in (("other", (doors, rooms)), ("turned", (rooms, doors))):
         output = app.stream(f"seen_{name}")
 
-        @app.function(*streams, merge="time", lateness=2, name=name)
+        @app.function(*streams, merge="time", idle_timeout=2, name=name)
         def join(event: Event[Any], context: Context, output: Any = output) -> None:
             context.publish(output, event.value, key="all")
 

@@ -63,7 +63,7 @@ class Story:
         @app.function(
             *sources,
             merge="time",
-            lateness=0.5,
+            idle_timeout=0.5,
             batch_size=chance.choice((1, 3, 10)),
             batch_window=chance.choice((0.0, 0.2)),
             retry=Retry(attempts=9, base=0.1, cap=0.5),

@@ -46,7 +46,7 @@ def test_a_typed_row_is_handed_over_under_the_key_of_a_table() -> None:
     app = App("shop")
     captured, told = app.stream("captured"), app.stream("told")
 
-    @app.function(captured, changes=Debezium(), output=told)
+    @app.function(captured.read(changes=Debezium()), output=told)
     def tell(event: Event[Change]) -> list[Any]:
         after = event.value.after
         return [[event.key, event.value.op, None if after is None else after.total]]
@@ -67,9 +67,8 @@ def test_one_handler_serves_a_table_and_a_stream_of_changes(tmp_path: Path) -> N
     captured, told = app.stream("captured"), app.stream("told")
 
     @app.function(
-        captured,
+        captured.read(changes=Debezium()),
         SqlTable(f"sqlite:///{tmp_path / 'shop.db'}", "orders"),
-        changes=Debezium(),
         output=told,
     )
     def tell(event: Event[Change]) -> Any:
@@ -88,7 +87,7 @@ def test_a_broken_envelope_is_given_up_at_once_and_is_a_dead_letter_as_it_came()
     app = App("shop")
     captured, told = app.stream("captured"), app.stream("told")
 
-    @app.function(captured, changes=Debezium(), output=told, retry=Retry(attempts=2))
+    @app.function(captured.read(changes=Debezium()), output=told, retry=Retry(attempts=2))
     def tell(events: Batch[Change]) -> list[Any]:
         return [[event.value.op] for event in events]
 
@@ -111,8 +110,7 @@ def test_records_without_a_key_are_kept_in_order_per_row_by_its_columns() -> Non
     seen: list[tuple[str | None, float]] = []
 
     @app.function(
-        captured,
-        changes=Debezium(key_columns="id"),
+        captured.read(changes=Debezium(key_columns="id")),
         order="key",
         parallelism=4,
         batch_size=1,
@@ -139,7 +137,7 @@ def test_a_crash_repeats_and_loses_no_change() -> None:
     captured, told = app.stream("captured"), app.stream("told")
 
     @app.function(
-        captured, changes=Debezium(key_columns="id"), output=told, order="key", parallelism=2
+        captured.read(changes=Debezium(key_columns="id")), output=told, order="key", parallelism=2
     )
     def tell(event: Event[Change]) -> Any:
         return event.key
@@ -158,7 +156,7 @@ def test_a_pattern_is_put_to_the_record_as_it_came() -> None:
     app = App("shop")
     captured, told = app.stream("captured"), app.stream("told")
 
-    @app.function(captured, changes=Debezium(), output=told, pattern={"value": {"op": ["d"]}})
+    @app.function(captured.read(changes=Debezium(), pattern={"value": {"op": ["d"]}}), output=told)
     def tell(event: Event[Change]) -> Any:
         return event.value.op
 
@@ -169,20 +167,15 @@ def test_a_pattern_is_put_to_the_record_as_it_came() -> None:
         assert world.values("told") == ["delete"]
 
 
-def test_changes_need_something_that_can_hold_them() -> None:
+def test_changes_are_read_from_one_source_and_values_from_another() -> None:
     app = App("shop")
-    with pytest.raises(Misuse, match="list a stream, or a foreign source"):
-
-        @app.function(SqlTable("sqlite:///shop.db", "orders"), changes=Debezium())
-        def from_table(event: Event[Change]) -> None: ...
-
     with pytest.raises(Misuse, match=r"call it\); use `changes=Debezium"):
 
-        @app.function(app.stream("captured"), changes=Debezium)  # type: ignore[arg-type]
+        @app.function(app.stream("captured").read(changes=Debezium))  # type: ignore[arg-type]
         def uncalled(event: Event[Change]) -> None: ...
 
-    @app.function(KafkaTopic("shop.public.orders"), changes=Debezium())
+    @app.function(KafkaTopic("shop.public.orders", changes=Debezium()), app.stream("plain"))
     def from_kafka(event: Event[Change]) -> None: ...
 
     spec = app.functions["shop.from_kafka"].spec
-    assert spec.change_streams == {"_shop.from_kafka.kafka.0"}
+    assert spec.change_streams == {"_shop.from_kafka.kafka.0": Debezium()}

@@ -108,8 +108,9 @@ class Explainer:
         at = position_key(function, stream, partition)
         row = await self._storage.get(Space.POSITIONS, at)
         trouble = decode_trouble(await self._storage.get(Space.TROUBLE, at))
-        if stream in spec.change_streams and spec.changes is not None and spec.changes.keys:
-            event = keyed(chunk, spec.changes.keys).events()[0]
+        changes = spec.change_streams.get(stream)
+        if changes is not None and changes.keys:
+            event = keyed(chunk, changes.keys).events()[0]
         lane = lane_of(event, offset)
         if row_dead := await self._storage.get(
             Space.DEAD, pack(function, stream, partition, offset)

@@ -9,8 +9,15 @@ FORMER_NAMES: Final = {
     "mode": "order",
     "rate": "sample",
     "per_key": "key_limit",
+    "lateness": "idle_timeout",
 }
 """The old name of an option, a setting or a field, and the one that does its work now."""
+MOVED: Final = {
+    "start": "`stream.read(start=...)`",
+    "pattern": "`stream.read(pattern=...)`",
+    "changes": "`stream.read(changes=...)`, or `changes=` of the foreign source",
+}
+"""Options of a function that belong to one of its sources now, and how they are written there."""
 
 
 def renamed(name: str, known: Collection[str]) -> str:

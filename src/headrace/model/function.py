@@ -5,6 +5,7 @@ The zygote imports the author's code and sends these values to the host; the hos
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
@@ -24,6 +25,7 @@ from headrace.model.policy import (
 from headrace.model.settings import SettingSpec
 from headrace.model.triggers.base import StreamTrigger, Trigger, listeners
 from headrace.model.triggers.bus import Forward
+from headrace.model.triggers.debezium import Debezium
 from headrace.model.triggers.files import Ends
 from headrace.model.triggers.foreign import ForeignTrigger
 from headrace.model.triggers.http import Proxy
@@ -218,16 +220,14 @@ class FunctionSpec(FunctionOptions, frozen=True, kw_only=True):
     source: str = ""
 
     @property
-    def change_streams(self) -> frozenset[str]:
-        """The streams it reads whose records are to be opened as row changes."""
-        if self.changes is None:
-            return frozenset()
-        return frozenset(
-            name
+    def change_streams(self) -> Mapping[str, Debezium]:
+        """The streams it reads whose records are row changes, with the format of these."""
+        return {
+            name: trigger.changes
             for trigger, reads in listeners(self.name, self.triggers)
-            if isinstance(trigger, (StreamTrigger, ForeignTrigger))
+            if isinstance(trigger, (StreamTrigger, ForeignTrigger)) and trigger.changes is not None
             for name in reads.streams
-        )
+        }
 
     @property
     def ends(self) -> tuple[Ends, str] | None:

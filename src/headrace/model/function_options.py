@@ -11,7 +11,6 @@ from typing import Annotated, TypedDict
 
 import msgspec
 
-from headrace.model.debezium import Debezium
 from headrace.model.durations import Span
 from headrace.model.flow_control import Concurrency, Debounce, Priority, Sample, Singleton, Throttle
 from headrace.model.options import Option
@@ -87,15 +86,6 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True):
     singleton: Annotated[Singleton | None, Option("one run of a key at a time")] = None
     priority: Annotated[Priority | None, Option("which waiting event goes first")] = None
     batch_per_key: Annotated[bool, Option("a batch holds events of one key only")] = False
-    # The author alone knows how the code reads its events.
-    changes: Annotated[
-        Debezium | None,
-        Option(
-            "the format of row changes in its input: `Debezium()`; see "
-            "[change data capture by others](triggers.md#change-data-capture-by-others)",
-            fixed=True,
-        ),
-    ] = None
 
     @property
     def per_key(self) -> tuple[str, ...]:
@@ -135,4 +125,3 @@ class GivenOptions(TypedDict, total=False):
     singleton: Singleton | None
     priority: Priority | None
     batch_per_key: bool | None
-    changes: Debezium | None

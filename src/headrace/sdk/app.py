@@ -43,7 +43,7 @@ from headrace.sdk.secret_names import secret_names
 from headrace.sdk.settings import NOT_GIVEN, Setting
 from headrace.sdk.source_location import here, near
 from headrace.sdk.store import NO_DEFAULT, Store, declared_store
-from headrace.sdk.stream import Stream, check_name
+from headrace.sdk.stream import Stream, StreamSource, check_name
 from headrace.sdk.stream_declarations import Streams
 from headrace.sdk.window_declaration import declare_window
 from headrace.sdk.windows import ClosedWindow, Windows
@@ -309,16 +309,16 @@ class App(Streams):
 
     def function(
         self,
-        *sources: Stream[Any] | Trigger | Emitter,
+        *sources: Stream[Any] | StreamSource[Any] | Trigger | Emitter,
         **options: Unpack[FunctionSettings],
     ) -> Callable[[Handler], Handler]:
         """Declare the decorated handler a function; the handler itself stays as it is.
 
         Args:
-            sources: What sets it off: streams it listens to, triggers such as `Cron("@daily")`, and
+            sources: What sets it off: streams it reads (`orders`, or `orders.read(start="latest")`), triggers such as `Cron("@daily")`, and
                 generators declared with `trigger`; none makes a function that is only called.
             **options: How it runs (`batch_size`, `order`, `timeout`, `retry`, `scaling`, ...), where its
-                results go (`output`) and where it begins (`start`). `FunctionSettings` has their types,
+                results go (`output`). `FunctionSettings` has their types,
                 `model/function_options.py` and docs/reference/policies.md what each means, its default
                 and range. None is the default, except `breaker=None`: never stop calling it.
 
@@ -404,7 +404,7 @@ class App(Streams):
 
     def window(
         self,
-        stream: Stream[Any],
+        source: Stream[Any] | StreamSource[Any],
         by: Windows,
         *,
         output: Stream[Any],
@@ -421,7 +421,7 @@ class App(Streams):
         and returns what it holds then. Its return annotation is the type of that.
 
         Args:
-            stream: What is read, partition by partition, in order.
+            source: The stream that is read, partition by partition, in order.
             by: `TumblingWindow(size)`, `HoppingWindow(size, step)` or `SessionWindow(gap)`.
             output: Takes a `ClosedWindow` (`key`, `start`, `end`, `value`) for each that closes, under
                 its key, with its end as the event's time.
@@ -443,7 +443,7 @@ class App(Streams):
             declare_window(
                 self,
                 fold,
-                stream,
+                source,
                 by,
                 output=output,
                 lateness=lateness,

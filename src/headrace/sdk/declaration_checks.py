@@ -14,8 +14,9 @@ from headrace.model.triggers.lag import Lag
 from headrace.model.triggers.schedules import Schedule
 from headrace.model.triggers.tables import SqlTable
 from headrace.sdk.handler_signature import HandlerSignature
+from headrace.sdk.options import source_options
 from headrace.sdk.source_location import near
-from headrace.sdk.stream import Stream
+from headrace.sdk.stream import Stream, StreamSource
 
 TRIGGERS: Final[tuple[type[Any], ...]] = get_args(Trigger)
 JSON_SOURCES: Final[tuple[type[Any], ...]] = (*get_args(Schedule), *get_args(Watch), SqlTable)
@@ -59,11 +60,11 @@ def check_streams(
     where: str,
     *,
     answers: bool = False,
-    changes: bool = False,
+    changes: frozenset[Stream[Any]] = frozenset(),
 ) -> None:
     """Pass, where the streams a function names can be used by it.
 
-    With `changes` its annotation is about the rows, not about the records that hold them.
+    Of streams in `changes` its annotation is about the rows, not about the records that hold them.
 
     Raises:
         Misuse: One is not a stream, another app's, listed twice, or of another type than the handler.
@@ -87,7 +88,9 @@ def check_streams(
         raise Misuse(f"{where}: a stream is listed twice ({', '.join(names)}); list it once")
     if shape.generates and output is None and not answers:
         raise Misuse(f"{where} yields, but has nowhere to put it; add `output=<stream>`")
-    for stream in () if changes else streams:
+    for stream in streams:
+        if stream in changes:
+            continue
         said, held = shape.value, stream.coder.type
         if not (said is Any or held is Any or alike(said, held)) and len(streams) == 1:
             raise Misuse(
@@ -122,20 +125,23 @@ def decoders_of(
 
 def split_sources(
     sources: Sequence[object], own: Mapping[Callable[..., Any], Trigger]
-) -> tuple[tuple[Stream[Any], ...], tuple[Trigger, ...]]:
-    """The streams among `sources`, and the triggers; a generator stands for its trigger.
+) -> tuple[tuple[StreamSource[Any], ...], tuple[Trigger, ...]]:
+    """The streams among `sources`, as they are read, and the triggers; a generator stands for its trigger.
 
     What is neither is left among the streams, where `check_streams` says what is wrong with it.
     """
     triggers: list[Trigger] = []
-    streams: list[Any] = []
+    streams: list[StreamSource[Any]] = []
     for source in sources:
         if callable(source) and source in own:
             triggers.append(own[source])
         elif isinstance(source, TRIGGERS) and not isinstance(source, (StreamTrigger, CallTrigger)):
             triggers.append(source)
-        else:
+        elif isinstance(source, StreamSource):
             streams.append(source)
+        else:
+            of: Any = source
+            streams.append(StreamSource(of, {}))
     return tuple(streams), tuple(triggers)
 
 
@@ -191,22 +197,35 @@ def check_lag(
 
 
 def triggers_of(
-    streams: Sequence[Stream[Any]], options: dict[str, Any], where: str, *, alone: bool = True
+    reads: Sequence[StreamSource[Any]], merge: dict[str, Any], where: str, *, alone: bool = True
 ) -> tuple[Trigger, ...]:
     """One trigger per stream, or one for all where they are merged.
 
     A function without a stream is called; unless other triggers set it off (`alone` is False).
+
+    Raises:
+        Misuse: An option cannot hold for these streams.
     """
-    if not streams:
-        if options:
-            raise Misuse(f"{where}: `{next(iter(options))}=` needs a stream; list one first")
+    if not reads:
+        if merge:
+            raise Misuse(f"{where}: `{next(iter(merge))}=` needs a stream; list one first")
         return (CallTrigger(),) if alone else ()
-    if options.get("merge", "none") == "none":
-        if "lateness" in options:
-            raise Misuse(f'{where}: `lateness=` means something only with `merge="time"`')
-        return tuple(StreamTrigger(streams=(stream.name,), **options) for stream in streams)
+    options = [source_options(each.options, where) for each in reads]
+    streams = [each.stream for each in reads]
+    if merge.get("merge", "none") == "none":
+        if "idle_timeout" in merge:
+            raise Misuse(f'{where}: `idle_timeout=` means something only with `merge="time"`')
+        return tuple(
+            StreamTrigger(streams=(stream.name,), **each)
+            for stream, each in zip(streams, options, strict=True)
+        )
     if len(streams) < 2:
         raise Misuse(f"{where}: `merge=` needs two streams or more; list them, or leave it out")
+    # A merge is one order over all its streams: what one of them leaves out would decide for all.
+    if any(each != options[0] for each in options):
+        raise Misuse(
+            f"{where}: streams to be merged are read alike; give every `read(...)` the same options"
+        )
     known = {stream.name: stream.spec.partitions for stream in streams if stream.spec.partitions}
     if len(set(known.values())) > 1:
         counts = ", ".join(f"`{name}` has {count}" for name, count in known.items())
@@ -214,7 +233,40 @@ def triggers_of(
             f"{where}: streams to be merged need equal numbers of partitions, but {counts}; "
             "declare them with the same `partitions=`"
         )
-    return (StreamTrigger(streams=tuple(stream.name for stream in streams), **options),)
+    names = tuple(stream.name for stream in streams)
+    return (StreamTrigger(streams=names, **merge, **options[0]),)
+
+
+ONLY_CALLED: Final = frozenset({"name", "output", "publishes", "secrets"}) | {
+    "timeout",
+    "scaling",
+    "resources",
+}
+"""Options that matter for a function that is only called: nothing is read, so nothing waits, is batched or tried again."""
+CONSUMES: Final = ONLY_CALLED | {"batch_bytes"}
+"""Options that matter for a function that fetches its events itself."""
+
+
+def refuse_without_effect(
+    options: Mapping[str, Any], triggers: Sequence[Trigger], where: str
+) -> None:
+    """Pass, where every option that was given matters for one of the triggers.
+
+    Raises:
+        Misuse: One does not.
+    """
+    lag = any(isinstance(each, Lag) for each in triggers)
+    if lag:
+        known, why = CONSUMES, "what a `Lag(...)` starts fetches its events itself"
+    elif not listeners("", tuple(triggers)):
+        known, why = ONLY_CALLED, "the function is only called, and its caller waits"
+    else:
+        return
+    for name in options:
+        if name not in known:
+            raise Misuse(
+                f"{where}: `{name}=` has no effect here: {why}; leave it out, or list a stream"
+            )
 
 
 def coder_of(codec: str | None, value: Any, where: str) -> Coder:

@@ -22,21 +22,21 @@ from headrace.sdk.declaration_checks import (
     check_streams,
     decoders_of,
     own_decoders,
+    refuse_without_effect,
     split_sources,
     triggers_of,
 )
 from headrace.sdk.handler_signature import shape_of
 from headrace.sdk.options import (
-    TRIGGER_OPTIONS,
+    MERGE_OPTIONS,
     FunctionSettings,
     check_function_options,
-    start_of,
 )
 from headrace.sdk.queue import queue_options
 from headrace.sdk.routes import read_routes
 from headrace.sdk.row_changes import change_readers
 from headrace.sdk.secret_names import secret_names
-from headrace.sdk.stream import Stream, check_name
+from headrace.sdk.stream import Stream, StreamSource, check_name
 
 
 class FunctionRegistry(Protocol):
@@ -53,7 +53,7 @@ class FunctionRegistry(Protocol):
 def declare_function(
     app: FunctionRegistry,
     handler: Callable[..., Any],
-    sources: tuple[Stream[Any] | Trigger | Emitter, ...],
+    sources: tuple[Stream[Any] | StreamSource[Any] | Trigger | Emitter, ...],
     given: FunctionSettings,
     place: str,
 ) -> None:
@@ -75,12 +75,9 @@ def declare_function(
             f"{app.functions[full].shape.place}; give one of them another `name=`"
         )
     options = check_function_options(queue_options(sources, given), where)
-    trigger = {each: options.pop(each) for each in TRIGGER_OPTIONS if each in options}
-    if "start" in trigger:
-        trigger["start"] = start_of(trigger["start"], where)
-    if not isinstance(trigger.get("pattern", {}), dict):
-        raise Misuse(f"{where}: `pattern={trigger['pattern']!r}` is not a dict of what must match")
-    streams, others = split_sources(sources, app.triggers)
+    merge = {each: options.pop(each) for each in MERGE_OPTIONS if each in options}
+    reads, others = split_sources(sources, app.triggers)
+    streams = tuple(each.stream for each in reads)
     others, shape = read_routes(others, shape, where)
     known = {**app.streams, **app.externals}
     answers = any(isinstance(each, Http) and each.mode != "async" for each in others)
@@ -93,9 +90,10 @@ def declare_function(
         shape,
         where,
         answers=answers,
-        changes="changes" in options,
+        changes=frozenset(each.stream for each in reads if each.options.get("changes")),
     )
-    triggers = (*others, *triggers_of(streams, trigger, where, alone=not others))
+    triggers = (*others, *triggers_of(reads, merge, where, alone=not others))
+    refuse_without_effect(options, triggers, where)
     consumed = check_lag(streams, others, known, shape, where)
     spec = FunctionSpec(
         app=app.name,
@@ -110,11 +108,10 @@ def declare_function(
             "secrets": secret_names(given.get("secrets", ()), where),
         },
     )
-    decoders = (
-        decoders_of((*streams, *consumed), shape, where)
-        if "changes" not in options
-        else change_readers(spec, shape, where)
-    )
-    decoders = {**own_decoders(full, triggers, shape, where), **decoders}
+    decoders = {
+        **own_decoders(full, triggers, shape, where),
+        **decoders_of((*streams, *consumed), shape, where),
+        **change_readers(spec, shape, where),
+    }
     check_routes([*(each.spec for each in app.functions.values()), spec], app.proxies)
     app.functions[full] = Declared(spec, handler, shape, output, decoders)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Misuse
+from headrace.model.former_names import MOVED
 from headrace.model.function import FunctionSpec, QueueSpec, StreamSpec
 from headrace.model.function_options import FunctionOptions, GivenOptions
 from headrace.model.options import OptionRow, option_rows
@@ -21,8 +22,16 @@ from headrace.model.webhook_signature import Secret
 from headrace.sdk.source_location import near
 from headrace.sdk.stream import Stream
 
-TRIGGER_OPTIONS: Final = option_rows(StreamTrigger)
-FUNCTION_OPTIONS: Final = {**option_rows(FunctionSpec), **TRIGGER_OPTIONS}
+SOURCE_OPTIONS: Final = {
+    name: row
+    for name, row in option_rows(StreamTrigger).items()
+    if name in {"start", "pattern", "changes"}
+}
+"""Options of `Stream.read`: how a function reads one stream."""
+MERGE_OPTIONS: Final = {
+    name: row for name, row in option_rows(StreamTrigger).items() if name not in SOURCE_OPTIONS
+}
+FUNCTION_OPTIONS: Final = {**option_rows(FunctionSpec), **MERGE_OPTIONS}
 STREAM_OPTIONS: Final = option_rows(StreamSpec)
 QUEUE_OPTIONS: Final = {
     **{name: row for name, row in STREAM_OPTIONS.items() if name != "cleanup"},
@@ -37,8 +46,6 @@ class WindowSettings(GivenOptions, total=False):
     name: str | None
     publishes: Sequence[Stream[Any]]
     secrets: Sequence[str | Secret]
-    start: str | int | datetime | None
-    pattern: dict[str, Any] | None
 
 
 class FunctionSettings(WindowSettings, total=False):
@@ -46,7 +53,7 @@ class FunctionSettings(WindowSettings, total=False):
 
     output: Stream[Any] | None
     merge: MergeMode | None
-    lateness: Span | None
+    idle_timeout: Span | None
 
 
 def refuse_unknown(
@@ -60,6 +67,8 @@ def refuse_unknown(
     names = sorted((*known, *more))
     for name in given:
         if name not in names:
+            if name in MOVED and "order" in names:
+                raise Misuse(f"{place}: {what} has no option `{name}`; write {MOVED[name]}")
             raise Misuse(
                 f"{place}: {what} has no option `{name}`{near(name, names)}; "
                 f"the options are {', '.join(names)}"
@@ -170,6 +179,20 @@ def _check_per_key(option: str, found: dict[str, Any], where: str) -> None:
         raise Misuse(
             f"{where}: `debounce=` and `batch_window=` both say how long to wait; use one of them"
         )
+
+
+def source_options(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Check what was given to `Stream.read`; fields of the trigger.
+
+    Raises:
+        Misuse: It is of the wrong kind, or not a place to begin.
+    """
+    found = check_options(SOURCE_OPTIONS, given, where)
+    if "start" in found:
+        found["start"] = start_of(found["start"], where)
+    if not isinstance(found.get("pattern", {}), dict):
+        raise Misuse(f"{where}: `pattern={found['pattern']!r}` is not a dict of what must match")
+    return found
 
 
 def start_of(start: str | int | datetime, where: str) -> str:

@@ -1,4 +1,4 @@
-"""Decoders of functions with `changes=`: row changes, as a table's events have them.
+"""Decoders of sources with `changes=`: row changes, as a table's events have them.
 
 A record that cannot be opened fails when its value is asked for, like any that is of the wrong type.
 """
@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from headrace.model.debezium import open_envelope, record_key, row_change
-from headrace.model.errors import Invalid, Misuse
+from headrace.model.errors import Invalid
 from headrace.model.function import FunctionSpec
+from headrace.model.triggers.debezium import open_envelope, record_key, row_change
 from headrace.sdk.declaration_checks import coder_of
 from headrace.sdk.event import Event, Origin
 from headrace.sdk.handler_signature import HandlerSignature
@@ -56,14 +56,9 @@ def change_readers(
     """Decoders of what a function reads, if it is row changes; else none.
 
     Raises:
-        Misuse: It reads nothing that could hold them, or the annotation cannot be decoded.
+        Misuse: The annotation cannot be decoded.
     """
-    if spec.changes is None:
-        return {}
     if not spec.change_streams:
-        raise Misuse(
-            f"{where}: `changes=` needs records that hold them; list a stream, or a foreign source "
-            "such as `KafkaTopic(...)` (a `SqlTable` needs no `changes=`)"
-        )
+        return {}
     reader = ChangeReader(coder_of("json", shape.value, where).decode)
     return dict.fromkeys(spec.change_streams, reader)

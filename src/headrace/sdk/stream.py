@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from headrace.model.codec import Coder
 from headrace.model.errors import Misuse
 from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_NAME
+from headrace.model.triggers.debezium import Debezium
 
 T = TypeVar("T")
 
@@ -44,8 +46,44 @@ class Stream(Generic[T]):
         """The stream's full name."""
         return self.spec.name
 
+    def read(
+        self,
+        *,
+        start: str | int | datetime | None = None,
+        pattern: dict[str, Any] | None = None,
+        changes: Debezium | None = None,
+    ) -> StreamSource[T]:
+        """The stream as one function reads it: `@app.function(orders.read(start="latest"))`.
+
+        Args:
+            start: Where a new consumer group begins: `"earliest"` (the default), `"latest"`, an
+                offset, or an aware datetime.
+            pattern: An EventBridge pattern; events that do not match count as done.
+            changes: The format of the row changes that its records are, such as `Debezium()`.
+        """
+        return StreamSource(self, {"start": start, "pattern": pattern, "changes": changes})
+
     def __repr__(self) -> str:
         return f"Stream({self.spec.name!r})"
+
+
+class StreamSource(Generic[T]):
+    """A stream, and how one function reads it. Made by `Stream.read`.
+
+    Attributes:
+        stream: The stream.
+        options: What was given to `read`, not checked yet: errors name the function.
+    """
+
+    __slots__ = ("options", "stream")
+
+    def __init__(self, stream: Stream[T], options: dict[str, Any]) -> None:
+        self.stream = stream
+        self.options = options
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{k}={v!r}" for k, v in self.options.items() if v is not None)
+        return f"{self.stream!r}.read({given})"
 
 
 def check_name(name: object, what: str, place: str) -> str:

@@ -18,7 +18,7 @@ from headrace.sdk.context import Context
 from headrace.sdk.declaration_checks import Declared
 from headrace.sdk.event import Event
 from headrace.sdk.source_location import of_code
-from headrace.sdk.stream import Stream
+from headrace.sdk.stream import Stream, StreamSource
 from headrace.sdk.windows import (
     MAX_SPAN_S,
     MIN_IDLE_S,
@@ -49,7 +49,7 @@ class WindowRegistry(Protocol):
 def declare_window(
     app: WindowRegistry,
     fold: Callable[..., Any],
-    stream: Stream[Any],
+    source: Stream[Any] | StreamSource[Any],
     by: Windows,
     *,
     output: Stream[Any],
@@ -101,7 +101,8 @@ def declare_window(
         handler.__annotations__["event"] = event_type
     summary = ((fold.__doc__ or "").strip().splitlines() or [""])[0]
     named = {**options, "name": options.get("name") or fold.__name__, "order": "partition"}
-    app.function(stream, output=output, **named)(handler)
+    app.function(source, output=output, **named)(handler)
+    stream = source.stream if isinstance(source, StreamSource) else source
     declared = app.functions[full]
     size = None if isinstance(by, SessionWindow) else by.size
     late_name = "" if late is None else late.name

@@ -76,7 +76,7 @@ def app_of(plan: Plan, deeds: Workload) -> App:
     }
     for planned in plan.functions:
         app.function(
-            *(streams[name] for name in planned.streams),
+            *(streams[name].read(pattern=_pattern(planned)) for name in planned.streams),
             name=planned.name,
             batch_size=planned.batch_size,
             batch_bytes=planned.batch_bytes,
@@ -104,10 +104,15 @@ def _options(planned: PlannedFunction) -> dict[str, Any]:
         name: getattr(planned, name) for name in FLOW if getattr(planned, name)
     }
     if planned.is_merged:
-        found |= {"merge": "time", "lateness": 0.3}
-    if planned.least is not None:
-        found["pattern"] = {"value": {"n": [{"numeric": [">=", planned.least]}]}}
+        found |= {"merge": "time", "idle_timeout": 0.3}
     return found
+
+
+def _pattern(planned: PlannedFunction) -> dict[str, Any] | None:
+    """Return the pattern of the events that the function gets; None means all."""
+    if planned.least is None:
+        return None
+    return {"value": {"n": [{"numeric": [">=", planned.least]}]}}
 
 
 def _handler(

@@ -4,7 +4,7 @@ The drivers that serve these values are the modules of this package; none is loa
 headrace.sources`, so that a process that only declares a function stays light.
 """
 
-from headrace.model.debezium import Debezium
+from headrace.model.triggers.debezium import Debezium
 from headrace.model.triggers.files import Missing, Objects, Sftp, Silence
 from headrace.model.triggers.foreign import (
     Foreign,

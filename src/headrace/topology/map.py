@@ -227,7 +227,7 @@ def _forward(app: AppSpec, forward: Forward) -> MapRow:
 
 def trigger_words(function: FunctionSpec, trigger: Trigger) -> str:
     """A trigger of the function: its kind and its options."""
-    return _trigger(trigger) + _written(function, trigger)
+    return _trigger(trigger) + _written(trigger)
 
 
 def _trigger(trigger: Trigger) -> str:
@@ -245,10 +245,9 @@ def _trigger(trigger: Trigger) -> str:
     return ", ".join(words)
 
 
-def _written(function: FunctionSpec, trigger: Trigger) -> str:
+def _written(trigger: Trigger) -> str:
     """Describe the format of what it reads by this trigger, if it is declared."""
-    reads = isinstance(trigger, (StreamTrigger, ForeignTrigger))
-    changes = function.changes if reads else None
+    changes = trigger.changes if isinstance(trigger, (StreamTrigger, ForeignTrigger)) else None
     return "" if changes is None else f", {changes.__struct_config__.tag} changes"
 
 

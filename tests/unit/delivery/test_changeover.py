@@ -58,8 +58,8 @@ def test_what_delivery_goes_by_renews_a_reading(more: dict[str, Any]) -> None:
     assert steps(pack(ORDERS), pack(ORDERS, **more)) == {("orders",): Step.RENEW}
 
 
-def test_another_pattern_or_lateness_renews_a_reading() -> None:
-    assert steps(pack(BOTH), pack(replace(BOTH, lateness=5.0))) == {BOTH.streams: Step.RENEW}
+def test_another_pattern_or_idle_timeout_renews_a_reading() -> None:
+    assert steps(pack(BOTH), pack(replace(BOTH, idle_timeout=5.0))) == {BOTH.streams: Step.RENEW}
 
 
 def test_a_stream_more_is_another_reading() -> None:

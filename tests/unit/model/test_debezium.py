@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from headrace.model.debezium import (
+from headrace.model.errors import Invalid, Misuse
+from headrace.model.triggers.debezium import (
     Debezium,
     DebeziumEnvelope,
     columns_key,
@@ -18,7 +19,6 @@ from headrace.model.debezium import (
     record_key,
     row_change,
 )
-from headrace.model.errors import Invalid, Misuse
 
 POSTGRES: dict[str, Any] = {
     "version": "2.7.0.Final",

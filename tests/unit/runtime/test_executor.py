@@ -35,7 +35,8 @@ class Rig:
         self.out = self.app.stream("out", 4)
         if options.pop("output", False):
             options["output"] = self.out
-        self.app.function(self.numbers, name="f", **options)(handler)
+        source = self.numbers.read(changes=options.pop("changes", None))
+        self.app.function(source, name="f", **options)(handler)
         self.host = Host()
         self.executor = Executor(self.app, self.host)
 

@@ -17,6 +17,7 @@ from headrace import (
     DeadLetter,
     Debounce,
     Event,
+    Http,
     ParkKey,
     Resources,
     Retry,
@@ -48,7 +49,7 @@ def test_a_declaration_becomes_a_spec() -> None:
     other = shop.external("audit")
 
     @shop.function(
-        orders,
+        orders.read(start="latest", pattern={"key": ["a"]}),
         batch_size=500,
         batch_window=0.2,
         retry=Retry(attempts=3),
@@ -58,13 +59,11 @@ def test_a_declaration_becomes_a_spec() -> None:
         resources=Resources(network=False),
         output=priced,
         publishes=[other],
-        start="latest",
         order="key",
         parallelism=4,
         commit="before",
         timeout=5,
         bisect=False,
-        pattern={"key": ["a"]},
     )
     def price(events: Batch[Order], context: Context) -> None:
         """Quote every order."""
@@ -123,10 +122,10 @@ def test_several_streams_are_several_triggers_unless_they_are_merged() -> None:
     shop = App("shop")
     a, b = shop.stream("a", 4), shop.stream("b", 4)
     shop.function(a, b, name="apart")(handler)
-    shop.function(a, b, name="merged", merge="time", lateness=2.0)(handler)
+    shop.function(a, b, name="merged", merge="time", idle_timeout=2.0)(handler)
     apart, merged = shop.spec().functions
     assert apart.triggers == (StreamTrigger(streams=("a",)), StreamTrigger(streams=("b",)))
-    assert merged.triggers == (StreamTrigger(streams=("a", "b"), merge="time", lateness=2.0),)
+    assert merged.triggers == (StreamTrigger(streams=("a", "b"), merge="time", idle_timeout=2.0),)
 
 
 def test_a_function_without_streams_is_called() -> None:
@@ -147,7 +146,7 @@ def test_a_function_without_streams_is_called() -> None:
 )
 def test_a_start_can_be_said_in_several_ways(start: Any, written: str) -> None:
     shop = App("shop")
-    shop.function(shop.stream("orders"), start=start)(handler)
+    shop.function(shop.stream("orders").read(start=start))(handler)
     (trigger,) = shop.spec().functions[0].triggers
     assert isinstance(trigger, StreamTrigger)
     assert trigger.start == written
@@ -202,6 +201,25 @@ def _generating_hook(shop: App) -> None:
         yield
 
 
+def _read(**options: Any) -> Callable[[App], None]:
+    def wrong(shop: App) -> None:
+        shop.function(shop.streams["orders"].read(**options))(handler)
+
+    return wrong
+
+
+def _only_called(**options: Any) -> Callable[[App], None]:
+    def wrong(shop: App) -> None:
+        shop.function(Http("POST", "/orders"), **options)(handler)
+
+    return wrong
+
+
+def _merged_unlike(shop: App) -> None:
+    left, right = shop.streams["orders"], shop.stream("others")
+    shop.function(left.read(start="latest"), right, merge="time")(handler)
+
+
 def _declare(**options: Any) -> Callable[[App], None]:
     def wrong(shop: App) -> None:
         shop.function(shop.streams["orders"], **options)(handler)
@@ -228,18 +246,23 @@ def _declare(**options: Any) -> Callable[[App], None]:
         (_declare(retry=5), r"`retry=5` is not a policy; use `retry=Retry\(...\)`"),
         (_declare(on_failure=DeadLetter), r"it is a class; call it.*`DeadLetter\(\)`"),
         (_declare(bisect="no"), r"use True or False"),
-        (_declare(start="now"), r"not a place to begin"),
-        (_declare(start=datetime(2026, 1, 1)), r"no time zone"),  # noqa: DTZ001  # that is the test
+        (_read(start="now"), r"not a place to begin"),
+        (_read(start=datetime(2026, 1, 1)), r"no time zone"),  # noqa: DTZ001  # that is the test
         (_declare(merge="time"), r"needs two streams"),
-        (_declare(lateness=1.0), r"only with `merge"),
+        (_declare(idle_timeout=1.0), r"only with `merge"),
+        (_declare(lateness=1.0), r"it is called `idle_timeout` now"),
+        (_declare(start="latest"), r"write `stream.read\(start=...\)`"),
+        (_merged_unlike, r"give every `read\(...\)` the same"),
+        (_only_called(debounce=Debounce("5s")), r"`debounce=` has no effect here: .*only called"),
+        (_only_called(batch_size=5), r"`batch_size=` has no effect here"),
         (_declare(output="orders"), r"`'orders'` is not a stream \(did you mean `orders`\?\)"),
-        (_declare(pattern="key"), r"`pattern='key'` is not a dict"),
+        (_read(pattern="key"), r"`pattern='key'` is not a dict"),
         (lambda shop: _declare(publishes=shop.streams["orders"])(shop), r"write it in brackets"),
         (_annotated_despite_bytes, r"annotated with values of `Order`.*`raw`.*holds bytes"),
         (_annotated_oddly, r"`Custom` cannot be decoded"),
         (_declare(name="über"), r"cannot be the name of a function"),
         (lambda shop: shop.function(handler), r"lacks its parentheses"),
-        (lambda shop: shop.function(start="latest")(handler), r"`start=` needs a stream"),
+        (lambda shop: shop.function(merge="time")(handler), r"`merge=` needs a stream"),
         (_twice, r"declared before, at .*test_app.py:\d+"),
         (_elsewhere, r"declared by app `other`; write `shop.external\(\"theirs\"\)`"),
         (_wrong_type, r"annotated with values of `str`.*holds `int`"),

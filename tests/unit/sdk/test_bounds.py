@@ -22,6 +22,7 @@ ONCE: dict[str, Any] = {"retry": Retry(attempts=1), "on_failure": DeadLetter()}
 
 def heard(source: Any, of: Any, app: App, seen: Stream[Any], *, batch: bool = False) -> None:
     """A function that publishes what it was given."""
+    is_called = isinstance(source, Http) and source.mode != "async"
     if batch:
 
         def take(events: Any, context: Context) -> None:
@@ -35,7 +36,7 @@ def heard(source: Any, of: Any, app: App, seen: Stream[Any], *, batch: bool = Fa
             context.publish(seen, event.value)
 
         take.__annotations__["event"] = of
-    app.function(source, publishes=[seen], **ONCE)(take)
+    app.function(source, publishes=[seen], **({} if is_called else ONCE))(take)
 
 
 @pytest.mark.parametrize("declared", [Any, int, Ten])

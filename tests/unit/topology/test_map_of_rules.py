@@ -49,7 +49,9 @@ def test_a_rule_is_an_edge_from_each_stream_it_watches_and_on_to_where_it_forwar
 def test_the_map_says_where_records_are_opened_as_row_changes() -> None:
     app = App("desk")
 
-    @app.function(app.stream("captured"), KafkaTopic("orders"), changes=Debezium())
+    @app.function(
+        app.stream("captured").read(changes=Debezium()), KafkaTopic("orders", changes=Debezium())
+    )
     def take(event: Any) -> None: ...
 
     first, second = (row.trigger for row in map_rows([app.spec()]))

@@ -64,5 +64,5 @@ def _readings(function: FunctionSpec | None) -> dict[Streams, Trigger]:
 
 def _delivered(function: FunctionSpec) -> FunctionSpec:
     """The function as partition workers see it: without what says which code runs, and how else it is set off."""
-    triggers = () if function.changes is None else function.triggers
+    triggers = function.triggers if function.change_streams else ()
     return replace(function, version="", source="", summary="", triggers=triggers)

@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from headrace.model.debezium import columns_key, open_envelope
 from headrace.model.errors import Invalid
 from headrace.model.event import Event
 from headrace.model.record import Chunk, encode_events
+from headrace.model.triggers.debezium import columns_key, open_envelope
 from headrace.sources.foreign.feed import fitted
 from headrace.storage.log.base import Reader
 

@@ -91,17 +91,17 @@ class WorkerFactory:
             for stream, claimed in claims.items()
         ]
         wants: Wants | None = None if trigger.pattern is None else self._selection(trigger)
-        if function.changes is not None and function.change_streams.intersection(claims):
+        if trigger.changes is not None:
             skipped = functools.partial(self._engine.telemetry.skipped, function.name)
             wants = ChangeFilter(wants, skipped)
-            if function.changes.keys:
-                readers = [KeyedReader(reader, function.changes.keys) for reader in readers]
+            if trigger.changes.keys:
+                readers = [KeyedReader(reader, trigger.changes.keys) for reader in readers]
         claimed = ClaimedPartition(
             function,
             partition,
             claims,
             readers,
-            lateness=trigger.lateness,
+            lateness=trigger.idle_timeout,
             wants=wants,
             merges=self._merges(function, trigger, partition),
             compacted=frozenset(

@@ -8,6 +8,7 @@ import msgspec
 
 from headrace.model.options import Option
 from headrace.model.triggers.bus import Rule
+from headrace.model.triggers.debezium import Debezium
 from headrace.model.triggers.files import Custom, Ends, Files, Missing, Objects, Sftp, Silence
 from headrace.model.triggers.foreign import ForeignTrigger
 from headrace.model.triggers.http import Http, Webhook
@@ -26,8 +27,9 @@ class StreamTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="stream"):
         start: Where a new consumer group begins: `earliest`, `latest`, an offset, or a timestamp
             in microseconds written as `@micros`.
         merge: `time` delivers several streams' records in event-time order.
-        lateness: Seconds an idle stream may hold the others back in a merge.
+        idle_timeout: Seconds an idle stream may hold the others back in a merge.
         pattern: An EventBridge pattern; records that do not match count as done.
+        changes: The format of the row changes that the records are, if they are.
     """
 
     streams: tuple[str, ...]
@@ -46,13 +48,22 @@ class StreamTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="stream"):
             fixed=True,
         ),
     ] = "none"
-    lateness: Annotated[
+    idle_timeout: Annotated[
         float,
         Option("how long an idle stream holds the others back in a merge", 0, 86_400, fixed=True),
     ] = 1.0
     pattern: Annotated[
         dict[str, Any] | None,
         Option("an EventBridge pattern; events that do not match count as done", fixed=True),
+    ] = None
+    # The author alone knows how the code reads its events.
+    changes: Annotated[
+        Debezium | None,
+        Option(
+            "the format of row changes in its input: `Debezium()`; see "
+            "[change data capture by others](triggers.md#change-data-capture-by-others)",
+            fixed=True,
+        ),
     ] = None
 
 
@@ -96,7 +107,8 @@ def listener(function: str, place: int, trigger: Trigger) -> StreamTrigger | Non
             return None
         case _:
             kind = trigger.__struct_config__.tag
-            return StreamTrigger(streams=(f"_{function}.{kind}.{place}",))
+            changes = trigger.changes if isinstance(trigger, ForeignTrigger) else None
+            return StreamTrigger(streams=(f"_{function}.{kind}.{place}",), changes=changes)
 
 
 def listeners(function: str, triggers: tuple[Trigger, ...]) -> list[tuple[Trigger, StreamTrigger]]:

@@ -13,6 +13,7 @@ import msgspec
 
 from headrace.model.durations import Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
+from headrace.model.triggers.debezium import Debezium
 
 MAX_IN_FLIGHT = 1_000
 Begin = Literal["earliest", "latest"]
@@ -31,6 +32,7 @@ class RedisStream(msgspec.Struct, frozen=True, tag="redis"):
         in_flight: Entries taken and not acknowledged, at most; 1 to 1,000.
         claim_after: The time after which entries of another consumer of the group, which has not
             acknowledged them, are taken over.
+        changes: The format of the row changes that the values are, if they are.
     """
 
     stream: str
@@ -40,6 +42,7 @@ class RedisStream(msgspec.Struct, frozen=True, tag="redis"):
     start: Begin = "earliest"
     in_flight: int = 200
     claim_after: Seconds = default(60.0)
+    changes: Debezium | None = None
 
     def __post_init__(self) -> None:
         _named(self, stream=self.stream, field=self.field)
@@ -59,6 +62,7 @@ class NatsStream(msgspec.Struct, frozen=True, tag="nats"):
         start: Where a new consumer begins.
         in_flight: Messages taken and not acknowledged, at most; 1 to 1,000.
         ack_wait: The time after which the server hands an unacknowledged message over again.
+        changes: The format of the row changes that the values are, if they are.
     """
 
     stream: str
@@ -68,6 +72,7 @@ class NatsStream(msgspec.Struct, frozen=True, tag="nats"):
     start: Begin = "earliest"
     in_flight: int = 200
     ack_wait: Seconds = default(30.0)
+    changes: Debezium | None = None
 
     def __post_init__(self) -> None:
         _named(self, stream=self.stream)
@@ -91,6 +96,7 @@ class MqttTopic(msgspec.Struct, frozen=True, tag="mqtt"):
         session: How long the server keeps the session of a node that is away, in whole seconds; 0 to
             4,294,967,295 s, which means for ever.
         in_flight: Messages taken and not acknowledged, at most; 1 to 1,000.
+        changes: The format of the row changes that the values are, if they are.
     """
 
     topic: str
@@ -98,6 +104,7 @@ class MqttTopic(msgspec.Struct, frozen=True, tag="mqtt"):
     client_id: str = ""
     session: Seconds = default(0xFFFFFFFF)
     in_flight: int = 200
+    changes: Debezium | None = None
 
     def __post_init__(self) -> None:
         _named(self, topic=self.topic)
@@ -117,12 +124,14 @@ class RabbitQueue(msgspec.Struct, frozen=True, tag="rabbitmq"):
         url: `amqp://` or `amqps://` (TLS), with user, password and virtual host.
         declare: Make the queue (durable) where there is none; else it must be there.
         in_flight: Messages taken and not acknowledged (prefetch), at most; 1 to 1,000.
+        changes: The format of the row changes that the values are, if they are.
     """
 
     queue: str
     url: str = "amqp://guest:guest@127.0.0.1:5672/"
     declare: bool = False
     in_flight: int = 200
+    changes: Debezium | None = None
 
     def __post_init__(self) -> None:
         _named(self, queue=self.queue)
@@ -138,12 +147,14 @@ class SqsQueue(msgspec.Struct, frozen=True, tag="sqs"):
         region: The region; empty means what the AWS configuration of the machine says.
         endpoint: Another server that speaks the protocol, as a URL.
         visibility: How long a message taken stays hidden, in whole seconds; 1 to 43,200 s.
+        changes: The format of the row changes that the values are, if they are.
     """
 
     queue: str
     region: str = ""
     endpoint: str = ""
     visibility: Seconds = default(60)
+    changes: Debezium | None = None
 
     def __post_init__(self) -> None:
         _named(self, queue=self.queue)
@@ -161,6 +172,7 @@ class KinesisStream(msgspec.Struct, frozen=True, tag="kinesis"):
         in_flight: Records taken at a time, at most; 1 to 1,000.
         poll: The time between two looks at shards that had nothing; Kinesis allows five looks a
             second and shard, among all readers.
+        changes: The format of the row changes that the values are, if they are.
     """
 
     stream: str
@@ -169,6 +181,7 @@ class KinesisStream(msgspec.Struct, frozen=True, tag="kinesis"):
     start: Begin = "earliest"
     in_flight: int = 500
     poll: Seconds = default(1.0)
+    changes: Debezium | None = None
 
     def __post_init__(self) -> None:
         _named(self, stream=self.stream)
@@ -188,6 +201,7 @@ class KafkaTopic(msgspec.Struct, frozen=True, tag="kafka"):
         start: Where to begin the first time.
         options: Further settings of librdkafka, such as `{"security.protocol": "SASL_SSL"}`.
         in_flight: Records taken at a time, at most; 1 to 1,000.
+        changes: The format of the row changes that the values are, if they are.
     """
 
     topic: str
@@ -196,6 +210,7 @@ class KafkaTopic(msgspec.Struct, frozen=True, tag="kafka"):
     start: Begin = "earliest"
     options: dict[str, str] = {}
     in_flight: int = 500
+    changes: Debezium | None = None
 
     def __post_init__(self) -> None:
         _named(self, topic=self.topic, servers=self.servers)
@@ -211,6 +226,7 @@ class PulsarTopic(msgspec.Struct, frozen=True, tag="pulsar"):
         subscription: Its name; empty means a name made of the function's.
         start: Where a new subscription begins.
         in_flight: Messages taken and not acknowledged, at most; 1 to 1,000.
+        changes: The format of the row changes that the values are, if they are.
     """
 
     topic: str
@@ -218,6 +234,7 @@ class PulsarTopic(msgspec.Struct, frozen=True, tag="pulsar"):
     subscription: str = ""
     start: Begin = "earliest"
     in_flight: int = 200
+    changes: Debezium | None = None
 
     def __post_init__(self) -> None:
         _named(self, topic=self.topic)
@@ -235,11 +252,13 @@ class Foreign(msgspec.Struct, frozen=True, tag="foreign"):
         kind: The entry point's name.
         settings: What the driver is given.
         in_flight: Messages taken at a time, at most; 1 to 1,000.
+        changes: The format of the row changes that the values are, if they are.
     """
 
     kind: str
     settings: dict[str, Any] = {}
     in_flight: int = 200
+    changes: Debezium | None = None
 
     def __post_init__(self) -> None:
         _named(self, kind=self.kind)

@@ -181,6 +181,6 @@ def _call_decoder(declared: Declared) -> Callable[[bytes], Any]:
 
     Who calls a function that reads row changes hands over the change itself.
     """
-    if declared.shape.value is not Any or declared.spec.changes is not None:
+    if declared.shape.value is not Any or declared.spec.change_streams:
         return Coder(codec_for(declared.shape.value), declared.shape.value).decode
     return next(iter(declared.decoders.values()), Coder("json").decode)

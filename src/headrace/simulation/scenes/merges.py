@@ -94,7 +94,7 @@ class MergeScene:
             *sources,
             name=NAME,
             merge="time",
-            lateness=planned.lateness,
+            idle_timeout=planned.lateness,
             batch_size=planned.batch_size,
             batch_window=planned.batch_window,
             breaker=None,
