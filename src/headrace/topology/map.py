@@ -263,6 +263,8 @@ def _source(trigger: Trigger) -> str:
         return _route(trigger)
     words = []
     for field in msgspec.structs.fields(trigger):
+        if field.name == "changes":
+            continue
         value = getattr(trigger, field.name)
         made = field.default_factory
         default = field.default if made is msgspec.NODEFAULT else made()
