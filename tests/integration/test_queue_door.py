@@ -50,7 +50,7 @@ def haul(event: Event[dict], context: Context) -> str:
 @app.function(parcels)
 def carry(event: Event[dict], context: Context) -> None:
     context.publish(sent, event.value)
-    context.publish(letters, event.value, headers={"delay": "0.5"})
+    context.publish(letters, event.value, headers={"headrace-delay": "0.5"})
 '''
 
 

@@ -204,16 +204,22 @@ async def test_headers_a_sender_makes_up_do_not_pose_as_ours(tmp_path: Path) -> 
     async with hooked(tmp_path, headers=("x-github-event",)) as (url, node):
         body = b"{}"
         answer = await raw(
-            url, message(body, b"x-github-event: push", b"http-method: GET", b"http-params: {}")
+            url,
+            message(
+                body,
+                b"x-github-event: push",
+                b"headrace-http-method: GET",
+                b"headrace-http-params: {}",
+            ),
         )
         assert status(answer) == 202
         (chunk,) = await node.broker.fetch(STREAM, 0, 0, events=1, size=1 << 20)
         headers = chunk.events()[0].headers
         assert headers == {
-            "http-method": "POST",
-            "http-path": "/hooks/in",
-            "http-client": "127.0.0.1",
-            "http-header-x-github-event": "push",
+            "headrace-http-method": "POST",
+            "headrace-http-path": "/hooks/in",
+            "headrace-http-client": "127.0.0.1",
+            "headrace-http-header-x-github-event": "push",
         }
 
 

@@ -8,7 +8,7 @@ from headrace import App, Context, Event
 from headrace.client.http import ENVELOPES
 from headrace.testing import World
 
-LONG, SHORTER = {"delay": "3600"}, {"delay": "3000"}
+LONG, SHORTER = {"headrace-delay": "3600"}, {"headrace-delay": "3000"}
 
 
 def post() -> App:

@@ -249,7 +249,9 @@ def test_a_higher_priority_goes_ahead_and_a_key_keeps_its_order() -> None:
     with World(app) as world:
         world.pause("shop.handle")
         for n, ahead in enumerate((0, 0, 60, -60, 30)):
-            world.publish("orders", {"n": n}, key=f"k{n % 4}", headers={"priority": str(ahead)})
+            world.publish(
+                "orders", {"n": n}, key=f"k{n % 4}", headers={"headrace-priority": str(ahead)}
+            )
         world.resume("shop.handle")
         world.run_until_idle()
         # 4 goes when 0, which has its key, has landed; until then the next of the others does.

@@ -31,7 +31,7 @@ def test_every_message_is_acknowledged_once(place: str, passes: int) -> None:
     jobs = app.queue("jobs", visibility=10.0, max_receives=20, fifo=True)
     with World(app, seed=passes) as world:
         for n in range(6):
-            world.publish("jobs", {"n": n}, key=f"k{n % 2}", headers={"delay": str(n)})
+            world.publish("jobs", {"n": n}, key=f"k{n % 2}", headers={"headrace-delay": str(n)})
         world.crash(at=place, passes=passes)
         consumer = world.consumer(jobs)
         done: list[int] = []

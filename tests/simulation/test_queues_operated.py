@@ -41,7 +41,7 @@ def test_what_waits_is_in_flight_delayed_or_dead_is_counted() -> None:
     with World(outside_app()) as world:
         for number in range(5):
             world.publish("jobs", number)
-        world.publish("jobs", 5, headers={"delay": "60"})
+        world.publish("jobs", 5, headers={"headrace-delay": "60"})
         consumer = world.consumer("jobs")
         first, second = consumer.receive(2)
         assert consumer.acknowledge(first)
@@ -66,7 +66,7 @@ def test_a_peek_takes_nothing_and_says_how_each_message_stands() -> None:
     with World(outside_app()) as world:
         for number in range(4):
             world.publish("jobs", number, key=f"k{number}")
-        world.publish("jobs", 9, headers={"delay": "60"})
+        world.publish("jobs", 9, headers={"headrace-delay": "60"})
         consumer = world.consumer("jobs")
         first, _ = consumer.receive(2)
         consumer.acknowledge(first)
@@ -89,7 +89,7 @@ def test_a_purge_lets_everything_count_as_done_and_nothing_comes_back() -> None:
     with World(outside_app()) as world:
         for number in range(5):
             world.publish("jobs", number)
-        world.publish("jobs", 5, headers={"delay": "60"})
+        world.publish("jobs", 5, headers={"headrace-delay": "60"})
         consumer = world.consumer("jobs")
         (held,) = consumer.receive(1)
         purged = world._drive(desk(world).purge("jobs"))

@@ -25,7 +25,12 @@ def numbers(messages: list[LeasedMessage]) -> list[int]:
 
 def send(world: World, *ns: int, key: str | None = None, **headers: str) -> None:
     for n in ns:
-        world.publish("jobs", {"n": n}, key=key, headers=headers or None)
+        world.publish(
+            "jobs",
+            {"n": n},
+            key=key,
+            headers={f"headrace-{name}": said for name, said in headers.items()},
+        )
 
 
 def test_messages_are_acknowledged_one_by_one_in_any_order() -> None:
@@ -149,7 +154,7 @@ def test_a_queue_delays_what_a_function_sends_too() -> None:
     @app.function(orders)
     def order(event: Event[dict[str, int]], context: Context) -> None:
         context.publish(jobs, event.value)
-        context.publish(jobs, {"n": 99}, headers={"delay": "0"})
+        context.publish(jobs, {"n": 99}, headers={"headrace-delay": "0"})
 
     with World(app) as world:
         world.publish("orders", {"n": 1})

@@ -1,6 +1,6 @@
-"""Due time of a queue's message, as it travels: one of two headers. Pure.
+"""Due time and priority of a queue's message, as they travel: in headers. Pure.
 
-`delay` says how long after it was taken (`30`, `24h`), `delay-until` says when (RFC 3339). A producer
+`headrace-delay` says how long after it was taken (`30`, `24h`), `headrace-delay-until` says when (RFC 3339). A producer
 gives `delay=` or `at=`; the part that takes messages in asks `wait_of`.
 """
 
@@ -14,27 +14,45 @@ from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Invalid, Misuse
 from headrace.model.policy import MAX_DELAY
 
-DELAY: Final = "delay"
-UNTIL: Final = "delay-until"
+DELAY: Final = "headrace-delay"
+UNTIL: Final = "headrace-delay-until"
 Moment = datetime | float | str
 """A date as it may be given: an aware datetime, seconds since the epoch, or RFC 3339 text."""
+
+PRIORITY: Final = "headrace-priority"
+MAX_AHEAD_S: Final = 86_400
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _LAST_S: Final = 253_402_300_799
 
 
-def due_header(delay: Span | None, at: Moment | None) -> dict[str, str]:
-    """The header that says when a message may be received; none where neither is given.
+def queue_headers(
+    delay: Span | None, at: Moment | None, priority: int | None = None
+) -> dict[str, str]:
+    """The headers that say when a message may be received, and how far it goes ahead.
 
     Raises:
-        Misuse: Both are given, or one cannot be.
+        Misuse: Both times are given, or something cannot be.
     """
+    found = {} if priority is None else {PRIORITY: f"{_ahead(priority)}"}
     if delay is not None and at is not None:
         raise Misuse(f"`delay={delay!r}` and `at={at!r}` both say when; give one of them")
     if delay is not None:
-        return {DELAY: f"{seconds_in(delay, '`delay=`', low=0, high=MAX_DELAY):.15g}"}
-    return {} if at is None else {UNTIL: _moment(at).isoformat()}
+        found[DELAY] = f"{seconds_in(delay, '`delay=`', low=0, high=MAX_DELAY):.15g}"
+    if at is not None:
+        found[UNTIL] = _moment(at).isoformat()
+    return found
+
+
+def _ahead(priority: int) -> int:
+    given: object = priority
+    if not isinstance(given, int) or isinstance(given, bool) or abs(given) > MAX_AHEAD_S:
+        raise Misuse(
+            f"`priority={priority!r}` is not a priority; use whole seconds by which the message goes "
+            f"ahead, -{MAX_AHEAD_S:,} to {MAX_AHEAD_S:,}"
+        )
+    return given
 
 
 def wait_of(headers: Mapping[str, str] | None, usual: float, now: int | None) -> float:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from headrace.model.due_time import PRIORITY
 from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
 from headrace.model.policy import MAX_FLOW_LIMIT, MAX_FLOW_SECONDS
@@ -130,7 +131,7 @@ class Priority(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         header: The header that holds N, from -86,400 to 86,400; events without it have 0.
     """
 
-    header: str = "priority"
+    header: str = PRIORITY
 
     def __post_init__(self) -> None:
         _require(bool(self.header), "`Priority('')` names no header", "name one")

@@ -12,18 +12,19 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar, overload
 
-from headrace.model.due_time import Moment, due_header
+from headrace.model.due_time import Moment, queue_headers
 from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.invocation import Invocation
 from headrace.model.policy import MAX_EXTENDED_S, MAX_VISIBILITY
 from headrace.sdk.consumer import Consumer
-from headrace.sdk.event import Event
+from headrace.sdk.event import SAME_KEY, Event, SameKey
 from headrace.sdk.queue import Queue
 from headrace.sdk.state import State, StateAccess
 from headrace.sdk.store import OWN_STORE, Store
 from headrace.sdk.stream import Stream
 
+T = TypeVar("T")
 V = TypeVar("V")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,10 +41,11 @@ class RunRecorder(Protocol):
         self,
         stream: Stream[Any] | str,
         value: Any,
-        key: str | None,
+        key: str | SameKey | None,
         headers: Mapping[str, str] | None,
         time: datetime | float | None,
         id: str | None,
+        type: str | None,
     ) -> object:
         """Note an output, checked."""
         ...
@@ -52,12 +54,13 @@ class RunRecorder(Protocol):
         self,
         stream: Stream[Any] | str,
         value: Any,
-        key: str | None,
+        key: str | SameKey | None,
         headers: Mapping[str, str],
         time: datetime | float | None,
         id: str | None,
+        type: str | None,
     ) -> object:
-        """Note an output that waits as its headers say, checked: it goes to a queue."""
+        """Note a queue's message with a delay or a priority, which its headers say, checked."""
         ...
 
     def cancel(self, queue: Stream[Any] | str, id: str) -> None:
@@ -279,47 +282,54 @@ class Context:
     @overload
     def publish(
         self,
-        stream: Queue[Any] | str,
-        value: Any,
+        stream: Queue[T] | str,
+        value: T,
         *,
-        key: str | None = ...,
+        key: str | SameKey | None = ...,
         headers: Mapping[str, str] | None = ...,
         time: datetime | float | None = ...,
         id: str | None = ...,
+        type: str | None = ...,
         delay: Span | None = ...,
         at: Moment | None = ...,
+        priority: int | None = ...,
     ) -> None: ...
 
     @overload
     def publish(
         self,
-        stream: Stream[Any],
-        value: Any,
+        stream: Stream[T],
+        value: T,
         *,
-        key: str | None = ...,
+        key: str | SameKey | None = ...,
         headers: Mapping[str, str] | None = ...,
         time: datetime | float | None = ...,
         id: str | None = ...,
+        type: str | None = ...,
     ) -> None: ...
 
     def publish(
         self,
-        stream: Stream[Any] | str,
-        value: Any,
+        stream: Stream[T] | str,
+        value: T,
         *,
-        key: str | None = None,
+        key: str | SameKey | None = SAME_KEY,
         headers: Mapping[str, str] | None = None,
         time: datetime | float | None = None,
         id: str | None = None,
+        type: str | None = None,
         delay: Span | None = None,
         at: Moment | None = None,
+        priority: int | None = None,
     ) -> None:
         """Publish `value` when the invocation is committed.
 
         Args:
             stream: A stream of this app, or another app's that the function says it publishes to.
             value: The payload, of the stream's type.
-            key: Events of one key stay in order; None keeps to the input's partition if it can.
+            key: Events of one key stay in order. Left out, it is the key of the event at hand: of
+                the one that a loop over the batch has reached, or that the handler was given. None
+                says that there is no key, and keeps to the input's partition if it can.
             headers: Short strings besides the payload.
             time: When it happened: an aware datetime, or seconds since the epoch.
             id: The mark by which a repeated publish is dropped, and by which `cancel` takes back
@@ -328,6 +338,8 @@ class Context:
                 up to a year.
             at: Of a queue's message: when it may be received, in place of `delay`: an aware
                 datetime, seconds since the epoch, or RFC 3339.
+            priority: Of a queue's message: whole seconds by which it goes ahead of others.
+            type: What it says, as CloudEvents' `type`, such as `"shop.order.paid"`.
 
         Raises:
             Unknown: This app knows no such stream.
@@ -337,11 +349,11 @@ class Context:
             Misuse: The run is over, this is a process that the handler forked, or what is to wait
                 is an event of a stream.
         """
-        if delay is None and at is None:
-            self._desk.publish(stream, value, key, headers, time, id)
+        if delay is None and at is None and priority is None:
+            self._desk.publish(stream, value, key, headers, time, id, type)
             return
-        later = {**(headers or {}), **due_header(delay, at)}
-        self._desk.publish_later(stream, value, key, later, time, id)
+        later = {**(headers or {}), **queue_headers(delay, at, priority)}
+        self._desk.publish_later(stream, value, key, later, time, id, type)
 
     def cancel(self, queue: Queue[Any] | str, id: str) -> None:
         """Take back the message of this id, if it still waits for its time when the run is committed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import NoneType, UnionType
 from typing import Any, Final, get_args
 
 from headrace.model.codec import Coder, alike, codec_for, is_bound
@@ -10,11 +11,13 @@ from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.triggers.base import CallTrigger, StreamTrigger, Trigger, listeners
 from headrace.model.triggers.files import Watch
+from headrace.model.triggers.http import Http
 from headrace.model.triggers.lag import Lag
 from headrace.model.triggers.schedules import Schedule
 from headrace.model.triggers.tables import SqlTable
 from headrace.sdk.handler_signature import HandlerSignature
 from headrace.sdk.options import source_options
+from headrace.sdk.results import Failures
 from headrace.sdk.source_location import near
 from headrace.sdk.stream import Stream, StreamSource
 
@@ -235,6 +238,25 @@ def triggers_of(
         )
     names = tuple(stream.name for stream in streams)
     return (StreamTrigger(streams=names, **merge, **options[0]),)
+
+
+def refuse_unused_answer(
+    shape: HandlerSignature, triggers: Sequence[Trigger], output: Stream[Any] | None, where: str
+) -> None:
+    """Pass, where what the annotation says that a handler returns has a place to go.
+
+    Raises:
+        Misuse: Events set the function off, no caller waits, and it has no `output=`.
+    """
+    parts = get_args(shape.answer) if isinstance(shape.answer, UnionType) else (shape.answer,)
+    said = [each for each in parts if each not in {Any, None, NoneType, Failures}]
+    has_caller = any(isinstance(each, Http) and each.mode != "async" for each in triggers)
+    if output is not None or not said or has_caller or not listeners("", tuple(triggers)):
+        return
+    raise Misuse(
+        f"{where} is annotated to return `{_shown(shape.answer)}`, and nobody takes what it returns: "
+        "add `output=<stream>`, or annotate it with `-> None`"
+    )
 
 
 ONLY_CALLED: Final = frozenset({"name", "output", "publishes", "secrets"}) | {

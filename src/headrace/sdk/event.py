@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
@@ -35,6 +36,18 @@ class Undecodable(HeadraceError):
     def __init__(self, message: str, event: Event[Any]) -> None:
         super().__init__(message)
         self.event = event
+
+
+class SameKey(Enum):
+    """Stands for the key of the event at hand, where no key is given."""
+
+    SAME_KEY = "the key of the event at hand"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+SAME_KEY: Final = SameKey.SAME_KEY
 
 
 class Origin:

@@ -19,7 +19,7 @@ from headrace.model.reply import WireReply, pack_reply
 from headrace.sdk.event import Event
 
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
-_PREFIX = "http-header-"
+_PREFIX = "headrace-http-header-"
 _KEPT = frozenset({"content-length", "transfer-encoding", "connection", "date", "server"})
 
 
@@ -54,19 +54,19 @@ class Request(msgspec.Struct, kw_only=True):
             Misuse: It did not come by HTTP.
         """
         given = event.headers
-        if "http-method" not in given:
+        if "headrace-http-method" not in given:
             raise Misuse(f"`{event.position}` did not come by a route; it has no request")
         return cls(
-            method=given["http-method"],
-            path=given["http-path"],
-            params=msgspec.json.decode(given.get("http-params", "{}")),
-            query=msgspec.json.decode(given.get("http-query", "{}")),
+            method=given["headrace-http-method"],
+            path=given["headrace-http-path"],
+            params=msgspec.json.decode(given.get("headrace-http-params", "{}")),
+            query=msgspec.json.decode(given.get("headrace-http-query", "{}")),
             headers={
                 name.removeprefix(_PREFIX): value
                 for name, value in given.items()
                 if name.startswith(_PREFIX)
             },
-            client=given.get("http-client", ""),
+            client=given.get("headrace-http-client", ""),
         )
 
 

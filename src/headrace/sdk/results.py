@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypedDict, TypeVar, Unpack
 
 from headrace.model.due_time import Moment
 from headrace.model.durations import Span
 from headrace.model.errors import HeadraceError
-from headrace.sdk.event import Event
+from headrace.sdk.event import SAME_KEY, Event, SameKey
 
 T = TypeVar("T")
+
+
+class MessageOptions(TypedDict, total=False):
+    """Options of an event besides its value: those of `Context.publish`."""
+
+    key: str | SameKey | None
+    headers: Mapping[str, str] | None
+    time: datetime | float | None
+    id: str | None
+    type: str | None
+    delay: Span | None
+    at: Moment | None
+    priority: int | None
 
 
 class Output(Generic[T]):
@@ -19,34 +32,33 @@ class Output(Generic[T]):
 
     Attributes:
         value: The payload.
-        key: The key; None means the input event's key in a handler of single events.
+        key: The key; left out, it is that of the event at hand, and None says that there is none.
         headers: Short strings besides the payload.
         time: When it happened: an aware datetime or seconds since the epoch.
         id: The mark by which a repeated publish is dropped.
         delay: Of a queue's message: the time before it may be received.
         at: Of a queue's message: when it may be received, in place of `delay`.
+        priority: Of a queue's message: whole seconds by which it goes ahead.
+        type: What it says, as CloudEvents' `type`, such as `"shop.order.paid"`.
     """
 
-    __slots__ = ("at", "delay", "headers", "id", "key", "time", "value")
+    __slots__ = ("at", "delay", "headers", "id", "key", "priority", "time", "type", "value")
 
-    def __init__(
-        self,
-        value: T,
-        *,
-        key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        time: datetime | float | None = None,
-        id: str | None = None,
-        delay: Span | None = None,
-        at: Moment | None = None,
-    ) -> None:
+    def __init__(self, value: T, **options: Unpack[MessageOptions]) -> None:
         self.value = value
-        self.key = key
-        self.headers = headers
-        self.time = time
-        self.id = id
-        self.delay = delay
-        self.at = at
+        self.key = options.get("key", SAME_KEY)
+        self.headers = options.get("headers")
+        self.time = options.get("time")
+        self.id = options.get("id")
+        self.type = options.get("type")
+        self.delay = options.get("delay")
+        self.at = options.get("at")
+        self.priority = options.get("priority")
+        if unknown := sorted(options.keys() - MessageOptions.__annotations__.keys()):
+            raise TypeError(
+                f"`Output` has no option `{unknown[0]}`; its options are "
+                f"{', '.join(MessageOptions.__annotations__)}"
+            )
 
     def __repr__(self) -> str:
         return f"Output({self.value!r}, key={self.key!r})"

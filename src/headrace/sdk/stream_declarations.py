@@ -123,8 +123,8 @@ class Streams:
     ) -> Queue[Any]:
         """Declare a queue of this app: messages that are acknowledged one by one.
 
-        Functions listen to it like to a stream. The headers `delay` (seconds before a message may
-        be received) and `priority` (seconds by which it goes ahead) of a message are obeyed.
+        Functions listen to it like to a stream. Publish with `delay=` or `at=` (when a message may be
+        received) and `priority=` (seconds by which it goes ahead).
 
         Args:
             name: Unique on the platform.

@@ -408,9 +408,9 @@ def _fact(event: PlannedEvent) -> Fact:
     value = b"\xff garbage %d" % event.number if event.garbage else b'{"n":%d}' % event.number
     headers = dict(event.headers)
     if event.priority:
-        headers["priority"] = str(event.priority)
+        headers["headrace-priority"] = str(event.priority)
     if event.delay:
-        headers["delay"] = str(event.delay)
+        headers["headrace-delay"] = str(event.delay)
     return Fact(
         value, event.key, event.time, f"id{event.number}", headers or None, event.type, event.source
     )

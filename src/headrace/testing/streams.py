@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from headrace.model.codec import Coder
-from headrace.model.due_time import Moment, due_header
+from headrace.model.due_time import Moment, queue_headers
 from headrace.model.durations import Span
 from headrace.model.errors import Misuse
 from headrace.model.event import Event as Fact
@@ -38,7 +38,7 @@ def facts_of(
         raise Misuse(f"`id={id!r}` names one event, but {len(values)} are published")
     moment = time.timestamp() if isinstance(time, datetime) else time
     micros = None if moment is None else round(moment * 1e6)
-    due = due_header(delay, at)
+    due = queue_headers(delay, at)
     headers = {**(headers or {}), **due} if due else headers
     return [
         value

@@ -338,7 +338,7 @@ def test_what_one_rule_cannot_take_is_a_dead_letter_of_that_rule_alone() -> None
     with World(sizes(limit=40)) as world:
         texts = ["a", "b" * 20, "c"]
         world.publish("events", *({"text": text} for text in texts), key="k")
-        world.publish("events", {"text": "d"}, headers={"priority": "high"})
+        world.publish("events", {"text": "d"}, headers={"headrace-priority": "high"})
         world.run_until_idle()
         assert [one["text"] for one in world.values("all")] == [*texts, "d"]
         assert [one["text"] for one in world.values("small")] == ["aa", "cc", "dd"]

@@ -42,7 +42,7 @@ async def committer(*, answers: bool = True) -> Committer:
 
 async def test_a_message_for_later_is_waited_for_once_it_is_stored() -> None:
     made = await committer()
-    applied = await made.commit(Change(appends=(append(delay="60"),)))
+    applied = await made.commit(Change(appends=(append(**{"headrace-delay": "60"}),)))
     assert applied.later == 1
     assert made.delayed.is_set()
 
@@ -50,7 +50,7 @@ async def test_a_message_for_later_is_waited_for_once_it_is_stored() -> None:
 async def test_a_message_that_may_have_been_stored_is_waited_for_too() -> None:
     made = await committer(answers=False)
     with pytest.raises(Unavailable):
-        await made.commit(Change(appends=(append(delay="60"),)))
+        await made.commit(Change(appends=(append(**{"headrace-delay": "60"}),)))
     assert len(await made.storage.scan(Space.TIMERS, b"")) == 1
     assert made.delayed.is_set()
 

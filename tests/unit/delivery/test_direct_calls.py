@@ -166,7 +166,7 @@ async def test_a_call_that_listed_keys_relies_on_all_of_them(
 
 @ways
 async def test_a_message_that_a_called_function_delays_waits(rig: Rig, way: str) -> None:
-    rig.says.appends = said("jobs", Event(b"1", headers={"delay": "60"}))
+    rig.says.appends = said("jobs", Event(b"1", headers={"headrace-delay": "60"}))
     await rig.call(way)
     assert await rig.held("jobs") == []
     assert len(await rig.storage.scan(Space.TIMERS, b"")) == 1
@@ -174,8 +174,8 @@ async def test_a_message_that_a_called_function_delays_waits(rig: Rig, way: str)
 
 @ways
 async def test_a_delay_that_cannot_be_fails_the_call(rig: Rig, way: str) -> None:
-    rig.says.appends = said("jobs", Event(b"1", headers={"delay": "soon"}))
-    with pytest.raises(CallFailed, match="`delay` of a message is 'soon'"):
+    rig.says.appends = said("jobs", Event(b"1", headers={"headrace-delay": "soon"}))
+    with pytest.raises(CallFailed, match="`headrace-delay` of a message is 'soon'"):
         await rig.call(way)
 
 

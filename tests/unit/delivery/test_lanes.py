@@ -175,7 +175,7 @@ def test_whatever_the_rules_every_event_is_taken_once_or_left_out_once(
 
     for number, (key, pause, ahead) in enumerate(events):
         now += pause
-        body = encode_events([Event(b"", key, headers={"priority": str(ahead)})])
+        body = encode_events([Event(b"", key, headers={"headrace-priority": str(ahead)})])
         given_lanes.look(now)
         given_lanes.add(0, [Chunk("s", 0, number, 1, body, now, 0, 1)], now / 1e6)
         step()

@@ -114,18 +114,21 @@ def test_a_header_that_came_several_times_is_one_text() -> None:
         "POST", "/x", b"", fields, dict(fields), Peer(""), request_body, Admission()
     )
     found = carried(route, given, {}, {})
-    assert (found["http-header-x-many"], found["http-header-cookie"]) == ("1, 2", "a=1; b=2")
+    assert (found["headrace-http-header-x-many"], found["headrace-http-header-cookie"]) == (
+        "1, 2",
+        "a=1; b=2",
+    )
 
 
 def test_only_headers_the_route_names_are_handed_on() -> None:
     route = resolved(Http("POST", "/x", headers=("X-Tenant",)), Any)
     given = request(x_tenant="acme", cookie="secret", authorization="Bearer x")
     assert carried(route, given, {"id": 7}, {}) == {
-        "http-method": "POST",
-        "http-path": "/x",
-        "http-client": "10.0.0.9",
-        "http-params": '{"id":7}',
-        "http-header-x-tenant": "acme",
+        "headrace-http-method": "POST",
+        "headrace-http-path": "/x",
+        "headrace-http-client": "10.0.0.9",
+        "headrace-http-params": '{"id":7}',
+        "headrace-http-header-x-tenant": "acme",
     }
     with pytest.raises(TooLarge):
         carried(route, request(x_tenant="a" * 20_000), {}, {})

@@ -220,7 +220,7 @@ def test_a_keyed_function_goes_on_with_other_keys() -> None:
         (2, BEHIND),
         (3, "ValueError"),
     ]
-    assert published(returned) == [(2, None)]
+    assert published(returned) == [(2, "b")]
 
 
 def test_returned_failures_count_for_a_single_event_too() -> None:
@@ -496,7 +496,7 @@ def test_a_second_pass_meets_the_values_of_the_log(
     chunk = Chunk("rows", 0, 0, 4, encode_events(facts), 0, 0, 4)
     returned = drive(Executor(app, Host()), Invocation("shop.f", (chunk,), token=7))
     assert failed(returned) == [1, 3]
-    assert published(returned) == [(1, None), (21, None)]
+    assert published(returned) == [(1, "changed"), (21, "changed")]
 
 
 # -- threads ------------------------------------------------------------------------------------
@@ -806,7 +806,7 @@ def test_an_answer_that_has_no_json_form_is_a_failure() -> None:
 
 
 def test_hooks_are_called_once_each_in_their_order() -> None:
-    rig = Rig(double_one)
+    rig = Rig(double_one, output=True)
     seen: list[str] = []
     rig.app.init(lambda: seen.append("init 1"))
     rig.app.init(lambda: seen.append("init 2"))
@@ -823,7 +823,7 @@ def test_hooks_are_called_once_each_in_their_order() -> None:
 
 
 def test_an_init_hook_that_fails_fails_the_invocation_and_is_tried_again() -> None:
-    rig = Rig(double_one)
+    rig = Rig(double_one, output=True)
     attempts: list[int] = []
 
     @rig.app.init
@@ -842,7 +842,7 @@ def test_an_init_hook_that_fails_fails_the_invocation_and_is_tried_again() -> No
 
 
 def test_a_hook_for_some_functions_is_not_called_for_others() -> None:
-    rig = Rig(double_one)
+    rig = Rig(double_one, output=True)
     seen: list[str] = []
     rig.app.init(only=["f"])(lambda: seen.append("for f"))
     rig.app.init(only=[double_one])(lambda: seen.append("for the handler"))
@@ -855,7 +855,7 @@ def test_a_hook_for_some_functions_is_not_called_for_others() -> None:
 
 
 def test_what_was_opened_is_closed_after_the_stop_hooks() -> None:
-    rig = Rig(double_one)
+    rig = Rig(double_one, output=True)
     seen: list[str] = []
 
     @rig.app.resource
@@ -871,4 +871,4 @@ def test_what_was_opened_is_closed_after_the_stop_hooks() -> None:
 
 def test_an_unknown_function_is_named_with_its_neighbours() -> None:
     with pytest.raises(Unknown, match=r"no function `shop.g` \(did you mean `shop.f`"):
-        Rig(double_one).executor.is_async("shop.g")
+        Rig(double_one, output=True).executor.is_async("shop.g")

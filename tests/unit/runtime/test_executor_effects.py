@@ -598,3 +598,50 @@ def test_outputs_of_many_threads_are_all_kept_in_one_blob_for_each_partition() -
         for fact in decode_events(append.body)
     ]
     assert sorted(found) == [(number, each) for number in range(8) for each in range(50)]
+
+
+def test_an_output_has_the_key_of_the_event_at_hand_unless_another_is_given() -> None:
+    def work(events: Batch[Order], context: Context) -> None:
+        context.publish("typed", Order(0))
+        for event in events[:1]:
+            context.publish("typed", Order(1))
+        for event in events:
+            context.publish("typed", Order(2))
+            context.publish("typed", Order(3), key=None)
+            context.publish("typed", Order(4), key=f"{event.key}!")
+
+    found = [
+        (msgspec.json.decode(fact.value)["id"], fact.key)
+        for append in Rig().run(work).appends
+        for fact in decode_events(append.body)
+    ]
+    assert sorted(found, key=repr) == sorted(
+        [
+            (0, None),
+            (1, None),
+            *((2, key) for key in ("k0", "k1", "k2")),
+            *[(3, None)] * 3,
+            *((4, key) for key in ("k0!", "k1!", "k2!")),
+        ],
+        key=repr,
+    )
+
+
+def test_an_output_has_a_type_and_a_queues_message_a_priority() -> None:
+    rig = Rig()
+    rig.app.queue("jobs")
+
+    def work(events: Batch[Order], context: Context) -> None:
+        context.publish("typed", Order(1), type="shop.order.paid")
+        context.publish("jobs", 2, priority=60)
+        with pytest.raises(Misuse, match="`priority=` are for messages"):
+            context.publish("typed", Order(3), priority=60)
+        with pytest.raises(Misuse, match="`priority=True` is not a priority"):
+            context.publish("jobs", 4, priority=True)
+
+    facts = {
+        fact.value: fact for append in rig.run(work).appends for fact in decode_events(append.body)
+    }
+    assert set(facts) == {b'{"id":1}', b"2"}
+    assert facts[b'{"id":1}'].type == "shop.order.paid"
+    assert facts[b"2"].headers == {"headrace-priority": "60"}

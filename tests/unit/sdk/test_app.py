@@ -215,6 +215,12 @@ def _only_called(**options: Any) -> Callable[[App], None]:
     return wrong
 
 
+def _answers_nobody(shop: App) -> None:
+    @shop.function(shop.streams["orders"])
+    def count(events: Batch[Any]) -> int:
+        return len(events)
+
+
 def _merged_unlike(shop: App) -> None:
     left, right = shop.streams["orders"], shop.stream("others")
     shop.function(left.read(start="latest"), right, merge="time")(handler)
@@ -252,6 +258,10 @@ def _declare(**options: Any) -> Callable[[App], None]:
         (_declare(idle_timeout=1.0), r"only with `merge"),
         (_declare(lateness=1.0), r"it is called `idle_timeout` now"),
         (_declare(start="latest"), r"write `stream.read\(start=...\)`"),
+        (
+            _answers_nobody,
+            r"annotated to return `int`.*`output=<stream>`, or annotate it with `-> None`",
+        ),
         (_merged_unlike, r"give every `read\(...\)` the same"),
         (_only_called(debounce=Debounce("5s")), r"`debounce=` has no effect here: .*only called"),
         (_only_called(batch_size=5), r"`batch_size=` has no effect here"),

@@ -15,12 +15,12 @@ from headrace.testing import event
 
 def test_a_request_is_read_from_the_event_that_it_brought() -> None:
     headers = {
-        "http-method": "POST",
-        "http-path": "/orders/7",
-        "http-client": "10.0.0.1",
-        "http-params": '{"id":7}',
-        "http-query": '{"a":["1","2"]}',
-        "http-header-x-tenant": "acme",
+        "headrace-http-method": "POST",
+        "headrace-http-path": "/orders/7",
+        "headrace-http-client": "10.0.0.1",
+        "headrace-http-params": '{"id":7}',
+        "headrace-http-query": '{"a":["1","2"]}',
+        "headrace-http-header-x-tenant": "acme",
     }
     found = Request.of(event({}, headers=headers))
     assert (found.method, found.path, found.client) == ("POST", "/orders/7", "10.0.0.1")

@@ -19,7 +19,7 @@ from headrace.http.pipeline.cloudevents import Holds, batch, binary, is_binary, 
 from headrace.http.pipeline.event_times import micros_of
 from headrace.http.request import IncomingRequest
 from headrace.model.codec import validate_json
-from headrace.model.due_time import due_header
+from headrace.model.due_time import PRIORITY, queue_headers
 from headrace.model.errors import Invalid, Misuse, TooLarge
 from headrace.model.event import Event, fenced
 from headrace.model.function import StreamSpec
@@ -115,13 +115,13 @@ def _usual_headers(request: IncomingRequest, stream: StreamSpec) -> dict[str, st
         return {}
     found = _due(query.get("delay"), query.get("at"))
     if "priority" in query:
-        found["priority"] = query["priority"]
+        found[PRIORITY] = query["priority"]
     return found
 
 
 def _due(delay: float | str | None, at: float | str | None) -> dict[str, str]:
     try:
-        return due_header(delay, at)
+        return queue_headers(delay, at)
     except Misuse as error:
         raise Invalid(f"{error}") from error
 

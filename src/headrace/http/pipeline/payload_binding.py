@@ -116,19 +116,19 @@ def carried(
         TooLarge: They take too many bytes.
     """
     found = {
-        "http-method": request.method,
-        "http-path": request.path,
-        "http-client": request.client,
+        "headrace-http-method": request.method,
+        "headrace-http-path": request.path,
+        "headrace-http-client": request.client,
     }
     if params:
-        found["http-params"] = encode_json(params).decode()
+        found["headrace-http-params"] = encode_json(params).decode()
     if query:
-        found["http-query"] = encode_json(query).decode()
+        found["headrace-http-query"] = encode_json(query).decode()
     for name in route.headers:
         text = request.header(name)
         # What lets a client in here is not the function's to use.
         if text is not None and not (name == "authorization" and is_ours(text.encode())):
-            found[f"http-header-{name}"] = text
+            found[f"headrace-http-header-{name}"] = text
     if len("".join(found.values())) + len("".join(found)) > MAX_HEADER_BYTES:
         raise TooLarge(
             f"the path, the query and the headers this route keeps take more than "

@@ -36,7 +36,7 @@ from headrace.runtime.child.state_session import StateHost, StateLedger
 from headrace.sdk.app import App
 from headrace.sdk.batch import Cursor
 from headrace.sdk.consumer import Consumer
-from headrace.sdk.event import Event
+from headrace.sdk.event import SAME_KEY, Event, SameKey
 from headrace.sdk.source_location import near
 from headrace.sdk.state import StateAccess
 from headrace.sdk.store import OWN_STORE, Store
@@ -252,10 +252,11 @@ class Recorder(Cursor):
         self,
         stream: Stream[Any] | str,
         value: Any,
-        key: str | None,
+        key: str | SameKey | None,
         headers: Mapping[str, str] | None = None,
         time: datetime | float | None = None,
         id: str | None = None,
+        type: str | None = None,
     ) -> Lane:
         """Note an output, checked."""
         if fork_detection.count != self.forks or self.is_over:
@@ -272,6 +273,12 @@ class Recorder(Cursor):
                 f"publishing to `{output.name}`: the event has {len(raw):,} bytes and the stream "
                 f"allows {output.limit:,}; publish a reference, or raise `max_event_bytes`"
             )
+        # As `self.tag()`, without a call for every event.
+        tag = self.at
+        if tag < 0 or (self._thread and (self._task is not None or get_ident() != self._thread)):
+            tag = self.tag()
+        if key is SAME_KEY:
+            key = self.events[tag].key if tag >= 0 else None
         partitions = output.partitions
         if key is None:
             partition = 0 if partitions == 1 else self._keyless(partitions)
@@ -292,19 +299,17 @@ class Recorder(Cursor):
         if lane is None:
             # Whichever thread is the first, it is one lane.
             lane = output.lanes.setdefault(partition, Lane(output.name, partition))
-        if headers is None and time is None and id is None:
+        if headers is None and time is None and id is None and type is None:
             fact = Fact(raw, key)
         else:
             try:
-                fact = Fact(raw, key, _micros(time), _checked_id(id), _checked_headers(headers))
+                fact = Fact(
+                    raw, key, _micros(time), _checked_id(id), _checked_headers(headers), type
+                )
             except Invalid as error:
                 raise Invalid(f"publishing to `{output.name}`: {error}") from error
             if id is not None:
                 lane.has_ids = True
-        # As `self.tag()`, without a call for every event.
-        tag = self.at
-        if tag < 0 or (self._thread and (self._task is not None or get_ident() != self._thread)):
-            tag = self.tag()
         notes = lane.notes
         notes += (fact, tag)  # One step: no lock is needed, and nothing is half noted.
         if self.is_over:
@@ -316,14 +321,15 @@ class Recorder(Cursor):
         self,
         stream: Stream[Any] | str,
         value: Any,
-        key: str | None,
+        key: str | SameKey | None,
         headers: Mapping[str, str],
         time: datetime | float | None = None,
         id: str | None = None,
+        type: str | None = None,
     ) -> Lane:
-        """Note an output that waits as its headers say, checked."""
-        self._check_queue(stream, "`delay=` and `at=` are for messages")
-        lane = self.publish(stream, value, key, headers, time, id)
+        """Note a queue's message with a delay or a priority, which its headers say, checked."""
+        self._check_queue(stream, "`delay=`, `at=` and `priority=` are for messages")
+        lane = self.publish(stream, value, key, headers, time, id, type)
         lane.has_later = True
         return lane
 

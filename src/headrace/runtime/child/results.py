@@ -6,17 +6,18 @@ be published raises here, inside the run, and so counts as the handler's own fai
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, get_origin
 
 from headrace.model.codec import Coder, codec_for, unbound
-from headrace.model.due_time import due_header
+from headrace.model.due_time import queue_headers
 from headrace.model.errors import Misuse
 from headrace.runtime.child.error_cause import failed_for
 from headrace.runtime.child.recorder import Recorder
 from headrace.sdk.context import Context
 from headrace.sdk.declaration_checks import Declared
-from headrace.sdk.event import Event
+from headrace.sdk.event import Event, SameKey
 from headrace.sdk.results import Failures, Output
 
 
@@ -32,13 +33,16 @@ class Prepared:
         "handler",
         "many",
         "may_publish",
+        "name",
         "order",
         "output",
         "splits",
+        "warned",
     )
 
     def __init__(self, declared: Declared) -> None:
         shape, spec = declared.shape, declared.spec
+        self.name = spec.name
         self.handler: Callable[..., Any] = declared.handler
         self.many = shape.batch
         self.context = shape.context
@@ -53,6 +57,7 @@ class Prepared:
         self.may_publish = frozenset(spec.publishes) | {spec.output or ""}
         self.decoders = declared.decoders
         self.call_decode = _call_decoder(declared)
+        self.warned = False
 
     def call(self, subject: Any, context: Context) -> Any:
         """Return the result of the handler, not yet awaited or iterated."""
@@ -122,6 +127,14 @@ def emit(prepared: Prepared, recorder: Recorder, result: Any, event: Event[Any] 
         _drop(recorder, result)
         return
     if prepared.output is None:
+        if result is not None and not prepared.warned:
+            # Once for each instance: such a handler returns one at every event.
+            prepared.warned = True
+            logging.getLogger(f"headrace.function.{prepared.name}").warning(
+                "the handler returned a value of type `%s` that goes nowhere: add `output=<stream>`, "
+                "or return nothing (logged once)",
+                type(result).__name__,
+            )
         return
     if type(result) is list and prepared.splits:
         for item in result:
@@ -141,12 +154,13 @@ def emit_one(prepared: Prepared, recorder: Recorder, item: Any, event: Event[Any
         return
     key = event.key if event is not None else None
     if isinstance(item, Output):
-        key = item.key if item.key is not None else key
-        if item.delay is None and item.at is None:
-            recorder.publish(output, item.value, key, item.headers, item.time, item.id)
+        if not isinstance(item.key, SameKey):
+            key = item.key
+        if item.delay is None and item.at is None and item.priority is None:
+            recorder.publish(output, item.value, key, item.headers, item.time, item.id, item.type)
             return
-        later = {**(item.headers or {}), **due_header(item.delay, item.at)}
-        recorder.publish_later(output, item.value, key, later, item.time, item.id)
+        later = {**(item.headers or {}), **queue_headers(item.delay, item.at, item.priority)}
+        recorder.publish_later(output, item.value, key, later, item.time, item.id, item.type)
     else:
         recorder.publish(output, item, key)
 

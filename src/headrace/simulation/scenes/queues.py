@@ -293,9 +293,9 @@ class QueueScene:
 
 
 def _fact(message: PlannedMessage) -> Event:
-    headers = {"priority": str(message.priority)} if message.priority else {}
+    headers = {"headrace-priority": str(message.priority)} if message.priority else {}
     if message.delay is not None:
-        headers["delay"] = str(message.delay)
+        headers["headrace-delay"] = str(message.delay)
     value = b'{"n":%d}' % message.number
     return Event(value, message.key, 0, f"job{message.number}", headers or None)
 
