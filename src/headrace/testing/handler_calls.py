@@ -103,11 +103,13 @@ class _Rows:
 class _Hand(Cursor):
     """The cursor all batches made here share: a test runs one handler at a time."""
 
-    __slots__ = ("events",)
+    __slots__ = ("events", "single")
 
     def __init__(self) -> None:
         super().__init__()
         self.events: dict[int, Event[Any]] = {}
+        # Made by itself, so it is the one that a handler of single events is given.
+        self.single: Event[Any] | None = None
 
 
 _hand = _Hand()
@@ -154,7 +156,11 @@ class _Notes(Recorder):
         """Nothing ends a handler that is called directly."""
 
     def working_on(self) -> Event[Any] | None:
-        return _hand.events.get(self.at)
+        return _hand.events.get(self.at) if self.at >= 0 else _hand.single
+
+    def key_at(self, tag: int) -> str | None:
+        event = self.working_on()
+        return None if event is None else event.key
 
     def publish(self, *given: Any, **named: Any) -> Lane:
         lane = super().publish(*given, **named)
@@ -350,6 +356,7 @@ def event(
     made._index = index
     if raw is None and not typed:
         made._value = value
+    _hand.single = made
     return made
 
 
@@ -368,6 +375,7 @@ def batch(
         for offset, each in enumerate(values)
     ]
     _hand.events = {each._index: each for each in events}
+    _hand.single = None
     return Batch(events, _hand)
 
 

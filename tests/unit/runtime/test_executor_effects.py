@@ -603,7 +603,7 @@ def test_outputs_of_many_threads_are_all_kept_in_one_blob_for_each_partition() -
 def test_an_output_has_the_key_of_the_event_at_hand_unless_another_is_given() -> None:
     def work(events: Batch[Order], context: Context) -> None:
         context.publish("typed", Order(0))
-        for event in events[:1]:
+        for _first in events[:1]:
             context.publish("typed", Order(1))
         for event in events:
             context.publish("typed", Order(2))

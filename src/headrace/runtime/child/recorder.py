@@ -248,6 +248,10 @@ class Recorder(Cursor):
         """The event at hand."""
         return self.events[self.at] if self.at >= 0 else None
 
+    def key_at(self, tag: int) -> str | None:
+        """Return the key of the event that an effect with this tag belongs to; None for no event."""
+        return self.events[tag].key if tag >= 0 else None
+
     def publish(
         self,
         stream: Stream[Any] | str,
@@ -278,7 +282,7 @@ class Recorder(Cursor):
         if tag < 0 or (self._thread and (self._task is not None or get_ident() != self._thread)):
             tag = self.tag()
         if key is SAME_KEY:
-            key = self.events[tag].key if tag >= 0 else None
+            key = self.key_at(tag)
         partitions = output.partitions
         if key is None:
             partition = 0 if partitions == 1 else self._keyless(partitions)
