@@ -165,12 +165,12 @@ routes = app.store("routes", Tally)
 
 # A row that cannot be read today cannot be read tomorrow. Whatever else goes wrong (an instance that
 # is killed, and killed again) is worth many attempts.
-patient = Retry(attempts=50, base=0.02, cap=0.5)
+patient = Retry(attempts=50, initial_delay=0.02, max_delay=0.5)
 strict = Retry(
     attempts=50,
-    base=0.02,
-    cap=0.5,
-    give_up_on=("ValidationError", "DecodeError", "UnicodeDecodeError"),
+    initial_delay=0.02,
+    max_delay=0.5,
+    give_up_on=(msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError),
 )
 pair = Scaling(max=2)
 

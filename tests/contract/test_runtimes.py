@@ -55,7 +55,7 @@ def one(event: Event[Order]) -> Output:
         raise ValueError("thirteen")
     return Output({"id": event.value.id}, id=f"p{event.value.id}")
 
-@app.function(orders)
+@app.function()
 async def waiting(event: Event[Order], context: Context) -> float:
     await asyncio.sleep(0)
     return event.value.price * 2

@@ -40,7 +40,7 @@ app.forward(
         paths={"n": "$.detail.n"},
         template='{"text": "number <n>", "n": <n>}',
     ),
-    to=HttpTarget("URL", retry=Retry(attempts=50, base=0.01, cap=0.1)),
+    to=HttpTarget("URL", retry=Retry(attempts=50, initial_delay=0.01, max_delay=0.1)),
     name="tell",
 )
 

@@ -27,7 +27,7 @@ orders = app.stream("orders")
 RATE = app.setting("RATE", float, default=1.0)
 
 
-@app.function(orders, retry=Retry(attempts=2, base=0.01))
+@app.function(orders, retry=Retry(attempts=2, initial_delay=0.01))
 def price(event, context):
     print("pricing", event.value)
     context.logger.warning("look at %s", event.value)

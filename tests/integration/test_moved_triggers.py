@@ -17,7 +17,7 @@ from headrace import App, Every, Retry
 app = App("clockwork")
 
 
-@app.function({triggers}retry=Retry(attempts=9, base=60.0))
+@app.function({triggers}retry=Retry(attempts=9, initial_delay=60.0))
 def tick(event):
     raise ValueError("not today")
 """

@@ -58,7 +58,7 @@ def test_what_was_given_up_is_told_with_its_attempts_and_its_cause() -> None:
     app = App("shop")
     orders = app.stream("orders")
 
-    @app.function(orders, retry=Retry(attempts=3, base=0.01))
+    @app.function(orders, retry=Retry(attempts=3, initial_delay=0.01))
     def fail(event: Event[int]) -> None:
         raise ValueError("not this one")
 

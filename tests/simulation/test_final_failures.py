@@ -21,7 +21,7 @@ def _shop(handler: Any, **options: Any) -> App:
     shop.stream("counts", value=int)
     shop.stream("notes", max_event_bytes=64)
     shop.external("others")
-    options.setdefault("retry", Retry(attempts=5, base=0.01))
+    options.setdefault("retry", Retry(attempts=5, initial_delay=0.01))
     shop.function(orders, name="take", **options)(handler)
     return shop
 

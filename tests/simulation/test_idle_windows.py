@@ -202,7 +202,9 @@ def test_an_event_that_comes_before_the_request_is_carried_out_is_folded() -> No
             raise failures.pop()
         return window
 
-    app = collecting(close=close, retry=Retry(attempts=3, base=60.0, cap=60.0, jitter=False))
+    app = collecting(
+        close=close, retry=Retry(attempts=3, initial_delay=60.0, max_delay=60.0, jitter=False)
+    )
     with World(app) as world:
         put(world, 1, 1)
         # Its window closes, and cannot be told for a minute: what is asked meanwhile waits behind it.

@@ -26,7 +26,7 @@ def house(*, batch_size: int = 100, fails: set[int] | None = None) -> App:
         merge="time",
         idle_timeout=2,
         batch_size=batch_size,
-        retry=Retry(base=5, jitter=False),
+        retry=Retry(initial_delay=5, jitter=False),
     )
     def join(events: Batch[Any], context: Context) -> Failures:
         bad: list[Event[Any]] = []

@@ -66,7 +66,7 @@ class Story:
             idle_timeout=0.5,
             batch_size=chance.choice((1, 3, 10)),
             batch_window=chance.choice((0.0, 0.2)),
-            retry=Retry(attempts=9, base=0.1, cap=0.5),
+            retry=Retry(attempts=9, initial_delay=0.1, max_delay=0.5),
             breaker=None,
         )
         def join(events: Batch[Any], context: Context) -> Failures:

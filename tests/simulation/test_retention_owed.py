@@ -64,7 +64,7 @@ def test_an_event_that_waits_for_its_next_attempt_is_kept(order: EventOrder) -> 
         orders,
         batch_size=1,
         order=order,
-        retry=Retry(attempts=3, base=7200.0, cap=7200.0, jitter=False),
+        retry=Retry(attempts=3, initial_delay=7200.0, max_delay=7200.0, jitter=False),
     )
     def book(event: Event[int], context: Context) -> None:
         if event.value == 1 and context.attempt == 1:

@@ -114,7 +114,7 @@ def test_records_without_a_key_are_kept_in_order_per_row_by_its_columns() -> Non
         order="key",
         parallelism=4,
         batch_size=1,
-        retry=Retry(base=5.0, cap=5.0, jitter=False),
+        retry=Retry(initial_delay=5.0, max_delay=5.0, jitter=False),
     )
     def tell(event: Event[Change], context: Context) -> None:
         assert event.value.after is not None

@@ -37,7 +37,7 @@ def shop(kept: Literal["key", "none"], chance: random.Random) -> App:
         order=kept,
         parallelism=4,
         batch_size=1,
-        retry=Retry(attempts=30, base=0.01, jitter=False),
+        retry=Retry(attempts=30, initial_delay=0.01, jitter=False),
     )(count)
     return app
 

@@ -12,7 +12,7 @@ from headrace import App, Context, Event, ParkKey, Retry, Sample
 from headrace.testing import World
 from headrace.windows import ClosedWindow, SessionWindow, TumblingWindow
 
-TRIES = Retry(attempts=3, base=1.0)
+TRIES = Retry(attempts=3, initial_delay=1.0)
 
 
 def totals(close: Callable[[ClosedWindow], Any] | None = None, **options: Any) -> App:

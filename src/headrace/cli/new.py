@@ -157,7 +157,7 @@ port = 4280
 # What a decorator says can be overridden here, per function or stream.
 [functions."{name}.count"]
 timeout = 10.0
-retry = {{ attempts = 3, base = 0.1 }}
+retry = {{ attempts = 3, initial_delay = 0.1 }}
 
 # What the app declares with `app.setting("RATE", float, default=1.0)` is given here, by
 # HEADRACE_APP_..._RATE or by `--set {name}.RATE=2`; secrets are named in the app and kept elsewhere.

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
-
 from headrace.model.due_time import PRIORITY
 from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
 from headrace.model.policy import MAX_FLOW_LIMIT, MAX_FLOW_SECONDS
+from headrace.model.policy_struct import PolicyStruct
 
 
 def _require(holds: bool, what: str, fix: str) -> None:
@@ -22,7 +21,7 @@ def _require(holds: bool, what: str, fix: str) -> None:
         raise Misuse(f"{what}; {fix}")
 
 
-class Concurrency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Concurrency(PolicyStruct, frozen=True, forbid_unknown_fields=True):
     """At most this many runs at once, on this node; the others wait.
 
     Attributes:
@@ -40,7 +39,7 @@ class Concurrency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             _whole("Concurrency", "key_limit", self.key_limit)
 
 
-class Throttle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Throttle(PolicyStruct, frozen=True, forbid_unknown_fields=True):
     """At most `limit` runs begin in `per`, evenly spaced; the others wait.
 
     Attributes:
@@ -61,7 +60,7 @@ class Throttle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         keep_seconds(self, "per", low=0.000_001, high=MAX_FLOW_SECONDS)
 
 
-class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Sample(PolicyStruct, frozen=True, forbid_unknown_fields=True):
     """A token bucket over the events' own times: what exceeds it is left out.
 
     The bucket holds `limit` tokens and is refilled evenly over `per`. Judged by when the
@@ -82,7 +81,7 @@ class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         keep_seconds(self, "per", low=0.000_001, high=MAX_FLOW_SECONDS)
 
 
-class Debounce(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Debounce(PolicyStruct, frozen=True, forbid_unknown_fields=True):
     """Only the last event of a key counts, once the key has been quiet for so long.
 
     Attributes:
@@ -104,7 +103,7 @@ class Debounce(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-class Singleton(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Singleton(PolicyStruct, frozen=True, forbid_unknown_fields=True):
     """One run of a key at a time, with one event.
 
     Attributes:
@@ -122,7 +121,7 @@ class Singleton(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-class Priority(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Priority(PolicyStruct, frozen=True, forbid_unknown_fields=True):
     """Priority of waiting events: each goes ahead of what came up to N seconds before it.
 
     So a high priority overtakes, and a low one is never starved. Order within a key stays.

@@ -10,6 +10,9 @@ FORMER_NAMES: Final = {
     "rate": "sample",
     "per_key": "key_limit",
     "lateness": "idle_timeout",
+    "only_on": "retry_on",
+    "base": "initial_delay",
+    "cap": "max_delay",
 }
 """The old name of an option, a setting or a field, and the one that does its work now."""
 MOVED: Final = {

@@ -17,6 +17,8 @@ class Cause(msgspec.Struct, array_like=True, frozen=True, gc=False):
         retryable: False where the code itself said that trying again is useless.
         delay: Seconds to the next attempt where the failure says so; below 0 the function's
             `retry` says.
+        classes: The dotted names of the exception's class and of all it is derived from; of an
+            exception group, those of each member. Empty where there was no exception.
     """
 
     kind: str
@@ -24,6 +26,7 @@ class Cause(msgspec.Struct, array_like=True, frozen=True, gc=False):
     traceback: str = ""
     retryable: bool = True
     delay: float = -1.0
+    classes: tuple[tuple[str, ...], ...] = ()
 
 
 BEHIND = "headrace.Behind"

@@ -12,6 +12,8 @@ import msgspec
 
 from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
+from headrace.model.exception_names import ExceptionNames, keep_exception_names, no_exceptions
+from headrace.model.policy_struct import PolicyStruct
 
 EventOrder = Literal["partition", "key", "none"]
 Commit = Literal["after", "before"]
@@ -62,29 +64,33 @@ def _require(holds: bool, what: str, fix: str) -> None:
         raise Misuse(f"{what}; {fix}")
 
 
-class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Retry(PolicyStruct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Retry policy, for when a failed event is tried again: exponential backoff with full jitter.
 
-    The delay before attempt n + 1 is drawn evenly from `[0, min(cap, base * 2 ** (n - 1))]`
+    The delay before attempt n + 1 is drawn evenly from
+    `[0, min(max_delay, initial_delay * 2 ** (n - 1))]`
     (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 
     Attributes:
         attempts: How often an event is tried at most, the first time included; 1 to 10,000.
-        base: The first delay's upper bound.
-        cap: No delay is longer.
-        max_age: Give up once the event is older than this; None means never.
+        initial_delay: The first delay's upper bound.
+        max_delay: No delay is longer.
+        max_event_age: Give up once the event is older than this; None means never.
         jitter: Whether delays are drawn at random below their bound (else they are the bound).
-        give_up_on: Names of exception classes that are never tried again.
-        only_on: Names of the only exception classes that are tried again; empty means all.
+        retry_on: The only exceptions after which an event is tried again: a class, or several
+            classes, dotted names (`"requests.Timeout"`) and names of built-in ones; subclasses
+            count. Empty means all. Of an exception group, every member must be one of them.
+        give_up_on: Exceptions after which an event is never tried again, named likewise. Of an
+            exception group, one member is enough.
     """
 
     attempts: int = 5
-    base: Seconds = default(0.2)
-    cap: Seconds = default(60.0)
-    max_age: MaybeSeconds = default(None)
+    initial_delay: Seconds = default(0.2)
+    max_delay: Seconds = default(60.0)
+    max_event_age: MaybeSeconds = default(None)
     jitter: bool = True
-    give_up_on: tuple[str, ...] = ()
-    only_on: tuple[str, ...] = ()
+    retry_on: ExceptionNames = no_exceptions()
+    give_up_on: ExceptionNames = no_exceptions()
 
     def __post_init__(self) -> None:
         _require(
@@ -92,36 +98,38 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             f"`Retry(attempts={self.attempts})` is out of range",
             "use 1 to 10,000",
         )
-        keep_seconds(self, "base", low=0, high=MAX_KEPT_S)
-        keep_seconds(self, "cap", low=0, high=MAX_KEPT_S)
-        keep_seconds(self, "max_age", low=0.001, high=MAX_KEPT_S)
+        keep_seconds(self, "initial_delay", low=0, high=MAX_KEPT_S)
+        keep_seconds(self, "max_delay", low=0, high=MAX_KEPT_S)
+        keep_seconds(self, "max_event_age", low=0.001, high=MAX_KEPT_S)
         _require(
-            self.base <= self.cap,
-            f"`Retry(base={self.base}, cap={self.cap})` cannot hold",
-            "use 0 <= base <= cap",
+            self.initial_delay <= self.max_delay,
+            f"`Retry(initial_delay={self.initial_delay}, max_delay={self.max_delay})` cannot hold",
+            "use 0 <= initial_delay <= max_delay",
         )
+        keep_exception_names(self, "retry_on")
+        keep_exception_names(self, "give_up_on")
 
 
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, tag="dead-letter"):
+class DeadLetter(PolicyStruct, frozen=True, kw_only=True, tag="dead-letter"):
     """Give the event up: keep its bytes, position, cause and attempts, and let the next one pass."""
 
 
-class ParkKey(msgspec.Struct, frozen=True, kw_only=True, tag="park-key"):
+class ParkKey(PolicyStruct, frozen=True, kw_only=True, tag="park-key"):
     """Let the failing key wait, its later events in order behind it; every other key flows on."""
 
 
-class ParkPartition(msgspec.Struct, frozen=True, kw_only=True, tag="park-partition"):
+class ParkPartition(PolicyStruct, frozen=True, kw_only=True, tag="park-partition"):
     """Stop the partition at the failing event until someone redrives or discards it."""
 
 
-class Discard(msgspec.Struct, frozen=True, kw_only=True, tag="discard"):
+class Discard(PolicyStruct, frozen=True, kw_only=True, tag="discard"):
     """Drop the event; asked for by name because it loses data."""
 
 
 OnFailure = DeadLetter | ParkKey | ParkPartition | Discard
 
 
-class Breaker(msgspec.Struct, frozen=True, kw_only=True):
+class Breaker(PolicyStruct, frozen=True, kw_only=True):
     """Stop calling a function that keeps failing, and try it again after a pause.
 
     Attributes:
@@ -141,7 +149,7 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
         keep_seconds(self, "pause", low=0.001, high=MAX_KEPT_S)
 
 
-class Scaling(msgspec.Struct, frozen=True, kw_only=True):
+class Scaling(PolicyStruct, frozen=True, kw_only=True):
     """Limits of how many instances a function may have.
 
     Attributes:
@@ -149,7 +157,7 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True):
         max: Never more at once.
         keep_warm: How long an idle instance stays runnable before it hibernates.
         keep_hibernating: How long a hibernating instance is kept before it is evicted.
-        max_age: After which time an instance is replaced; None means never.
+        max_instance_age: After which time an instance is replaced; None means never.
         max_invocations: Invocations after which an instance is replaced; None means never.
         spare: Keep one child of the app's process forked ahead of need, for whichever of the
             app's functions needs one next: starts are quicker, for a few MiB and a process.
@@ -159,7 +167,7 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True):
     max: int = 8
     keep_warm: Seconds = default(60.0)
     keep_hibernating: Seconds = default(600.0)
-    max_age: MaybeSeconds = default(None)
+    max_instance_age: MaybeSeconds = default(None)
     max_invocations: int | None = None
     spare: bool = False
 
@@ -176,10 +184,10 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True):
         )
         keep_seconds(self, "keep_warm", low=0, high=MAX_KEPT_S)
         keep_seconds(self, "keep_hibernating", low=0, high=MAX_KEPT_S)
-        keep_seconds(self, "max_age", low=0.001, high=MAX_KEPT_S)
+        keep_seconds(self, "max_instance_age", low=0.001, high=MAX_KEPT_S)
 
 
-class Resources(msgspec.Struct, frozen=True, kw_only=True):
+class Resources(PolicyStruct, frozen=True, kw_only=True):
     """Limits of what one instance may use.
 
     Attributes:

@@ -14,6 +14,7 @@ from msgspec.structs import force_setattr
 
 from headrace.model.durations import Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
+from headrace.model.policy_struct import PolicyStruct
 
 MAX_SECRETS: Final = 8
 MAX_SECRETS_NAMED: Final = 100
@@ -23,7 +24,7 @@ _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
-class Secret(msgspec.Struct, frozen=True, order=True):
+class Secret(PolicyStruct, frozen=True, order=True):
     """A secret's name; the node knows its value (`[secrets]` in headrace.toml, or the environment).
 
     Attributes:

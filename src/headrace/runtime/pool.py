@@ -306,7 +306,10 @@ class Pool:
                 scaling.max_invocations is not None
                 and instance.invocations + instance.in_hand >= scaling.max_invocations
             )
-            or (scaling.max_age is not None and self._now() - instance.born >= scaling.max_age)
+            or (
+                scaling.max_instance_age is not None
+                and self._now() - instance.born >= scaling.max_instance_age
+            )
         )
 
     # -- time passes -----------------------------------------------------------------------------
@@ -351,8 +354,8 @@ class Pool:
         times = [instance.idle_since + scaling.keep_hibernating for instance in self._sleeping]
         if self._spare():
             times += [instance.idle_since + scaling.keep_warm for instance in self._idle]
-        if scaling.max_age is not None:
-            times += [instance.born + scaling.max_age for instance in self._idle]
+        if scaling.max_instance_age is not None:
+            times += [instance.born + scaling.max_instance_age for instance in self._idle]
         if self.not_started is not None and len(self.instances) < scaling.min:
             times.append(self.starts_again)
         return min(times, default=None)

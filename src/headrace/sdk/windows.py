@@ -21,6 +21,7 @@ import msgspec
 from headrace.model.durations import Seconds, keep_seconds
 from headrace.model.errors import Misuse
 from headrace.model.function import StoreSpec
+from headrace.model.policy_struct import PolicyStruct
 from headrace.model.stores import WINDOWS
 from headrace.model.windows import (
     FLUSH_HEADER,
@@ -48,7 +49,7 @@ _FOREVER: Final = 1 << 62
 _WINDOWS: Final[Store[Any]] = Store(StoreSpec(name=WINDOWS))
 
 
-class TumblingWindow(msgspec.Struct, frozen=True):
+class TumblingWindow(PolicyStruct, frozen=True):
     """Windows of one size, side by side, from the epoch on; each event is in one.
 
     Attributes:
@@ -66,7 +67,7 @@ class TumblingWindow(msgspec.Struct, frozen=True):
         keep_seconds(self, "size", low=0.001, high=MAX_SPAN_S)
 
 
-class HoppingWindow(msgspec.Struct, frozen=True):
+class HoppingWindow(PolicyStruct, frozen=True):
     """Windows of one size that begin every `step`; an event is in several.
 
     Attributes:
@@ -93,7 +94,7 @@ class HoppingWindow(msgspec.Struct, frozen=True):
             )
 
 
-class SessionWindow(msgspec.Struct, frozen=True):
+class SessionWindow(PolicyStruct, frozen=True):
     """Events of a key that follow each other within less than `gap`.
 
     Attributes:

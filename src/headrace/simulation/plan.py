@@ -88,8 +88,8 @@ def _function(
         bisect=chance.random() < 0.8,
         retry=Retry(
             attempts=max(chance.choice((1, 2, 3, 5)), least),
-            base=chance.choice((0.0, 0.1)),
-            cap=1.0,
+            initial_delay=chance.choice((0.0, 0.1)),
+            max_delay=1.0,
             jitter=chance.random() < 0.5,
         ),
         on_failure=chance.choice(

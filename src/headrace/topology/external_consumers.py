@@ -28,7 +28,9 @@ def consumer_of(stream: StreamSpec, app: str) -> FunctionSpec | None:
         bisect=False,
         breaker=None,
         priority=Priority(),
-        retry=Retry(attempts=queue.max_receives, base=0.0, cap=MAX_VISIBILITY, jitter=False),
+        retry=Retry(
+            attempts=queue.max_receives, initial_delay=0.0, max_delay=MAX_VISIBILITY, jitter=False
+        ),
         summary=f"Programs outside that receive from `{stream.name}`.",
     )
 

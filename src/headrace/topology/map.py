@@ -301,8 +301,8 @@ def _order(function: FunctionSpec) -> str:
 def _retry(retry: Retry) -> str:
     if retry.attempts == 1:
         return "once"
-    age = f" within {_seconds(retry.max_age)}" if retry.max_age is not None else ""
-    return f"{retry.attempts}x, {_seconds(retry.base)}..{_seconds(retry.cap)}{age}"
+    age = f" within {_seconds(retry.max_event_age)}" if retry.max_event_age is not None else ""
+    return f"{retry.attempts}x, {_seconds(retry.initial_delay)}..{_seconds(retry.max_delay)}{age}"
 
 
 def _flow(function: FunctionSpec) -> str:

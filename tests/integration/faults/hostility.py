@@ -75,7 +75,7 @@ _ATTACK = '''
 
 
 @app.function(
-    {name}_stream, timeout=0.5, retry=Retry(attempts={tries}, base=0.01), breaker=None,
+    {name}_stream, timeout=0.5, retry=Retry(attempts={tries}, initial_delay=0.01), breaker=None,
     resources=Resources(memory=256 << 20, processes=16, files=64),
 )
 def {name}(event):

@@ -33,7 +33,7 @@ told = app.stream("told", partitions=4)
 seen = app.stream("seen", partitions=4)
 ends = app.stream("ends", partitions=2)
 
-often = Retry(attempts={ATTEMPTS}, base=0.01, cap=0.05)
+often = Retry(attempts={ATTEMPTS}, initial_delay=0.01, max_delay=0.05)
 
 
 def begin(function, numbers):
@@ -65,7 +65,7 @@ def tally(events: Batch[dict], context: Context) -> None:
 @app.function(
     orders, order="key", parallelism=4, batch_size=16, timeout={TIMEOUT_S}, retry=often,
     on_failure=DeadLetter(), output=seen, breaker=None,
-    scaling=Scaling(max=4, keep_warm=0.05, keep_hibernating=0.3, max_age=2.0, max_invocations=200),
+    scaling=Scaling(max=4, keep_warm=0.05, keep_hibernating=0.3, max_instance_age=2.0, max_invocations=200),
 )
 def single(event: Event[dict], context: Context):
     """The same for one event at a time, in lanes."""

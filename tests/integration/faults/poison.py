@@ -48,7 +48,7 @@ _BATCH = '''
 {name}_out = app.stream("{name}.out")
 
 
-@app.function({name}, name="{name}", batch_size=64, batch_window=0.5, retry=Retry(attempts={attempts}, base=0.01, cap=0.02), on_failure=DeadLetter(), breaker=None)
+@app.function({name}, name="{name}", batch_size=64, batch_window=0.5, retry=Retry(attempts={attempts}, initial_delay=0.01, max_delay=0.02), on_failure=DeadLetter(), breaker=None)
 def handle_{name}(events: Batch[dict], context: Context) -> None:
     """Raise for the whole batch."""
     begin("poison.{name}", [event.value["n"] for event in events])
@@ -63,7 +63,7 @@ _SINGLE = '''
 {name}_out = app.stream("{name}.out")
 
 
-@app.function({name}, name="{name}", batch_size=64, batch_window=0.5, retry=Retry(attempts={attempts}, base=0.01, cap=0.02), on_failure=DeadLetter(), breaker=None)
+@app.function({name}, name="{name}", batch_size=64, batch_window=0.5, retry=Retry(attempts={attempts}, initial_delay=0.01, max_delay=0.02), on_failure=DeadLetter(), breaker=None)
 def handle_{name}(event: Event[dict], context: Context) -> None:
     """Raise for one event."""
     begin("poison.{name}", [event.value["n"]])

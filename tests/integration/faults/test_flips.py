@@ -24,7 +24,7 @@ orders = app.stream("orders")
 told = app.stream("told")
 
 
-@app.function(orders, retry=Retry(attempts=2, base=0.01), on_failure=DeadLetter(), output=told, breaker=None)
+@app.function(orders, retry=Retry(attempts=2, initial_delay=0.01), on_failure=DeadLetter(), output=told, breaker=None)
 def keep(event: Event[dict], context: Context):
     """Remembers a mark, and says what it remembers."""
     name = event.value["name"]

@@ -89,7 +89,7 @@ def tick(event: Event[dict]):
 
 @app.function(
     parts, order="key", parallelism=3, on_failure=ParkKey(), output=made, breaker=None,
-    retry=Retry(attempts=5, base=0.01, cap=0.02),
+    retry=Retry(attempts=5, initial_delay=0.01, max_delay=0.02),
 )
 def make(event: Event[dict], context: Context):
     """Fails on some until they are cured, and on some for a while; some fork, some use threads."""
@@ -163,7 +163,7 @@ def told(window: ClosedWindow) -> ClosedWindow:
 
 @app.window(
     news, TumblingWindow({WINDOW_S}), output=sums, close=told, on_failure=ParkKey(), breaker=None,
-    retry=Retry(attempts=5, base=0.01, cap=0.02),
+    retry=Retry(attempts=5, initial_delay=0.01, max_delay=0.02),
 )
 def numbers(held: list[int] | None, event: Event[dict]) -> list[int]:
     """The numbers of every key and window, in order."""

@@ -12,7 +12,7 @@ from headrace import App, Context, DeadLetter, Event, ParkKey, Retry
 from headrace.environment.failpoints import LABELS
 from headrace.testing import World
 
-RETRY = Retry(attempts=3, base=60.0, cap=60.0, jitter=False)
+RETRY = Retry(attempts=3, initial_delay=60.0, max_delay=60.0, jitter=False)
 
 
 class Trial:

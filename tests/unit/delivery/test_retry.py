@@ -12,8 +12,8 @@ from headrace.model.policy import Retry
 policies = st.builds(
     Retry,
     attempts=st.integers(1, 10_000),
-    base=st.floats(0, 10),
-    cap=st.floats(10, 1_000),
+    initial_delay=st.floats(0, 10),
+    max_delay=st.floats(10, 1_000),
     jitter=st.booleans(),
 )
 
@@ -24,7 +24,7 @@ def test_a_delay_lies_between_nothing_and_its_bound(
 ) -> None:
     found = delay(policy, attempts, lambda low, high: low + (high - low) * luck)
 
-    assert 0 <= found <= bound(policy, attempts) <= policy.cap
+    assert 0 <= found <= bound(policy, attempts) <= policy.max_delay
     if not policy.jitter:
         assert found == bound(policy, attempts)
 
@@ -35,7 +35,7 @@ def test_bounds_never_shrink(policy: Retry, attempts: int) -> None:
 
 
 def test_the_bound_doubles_up_to_the_cap() -> None:
-    policy = Retry(base=0.2, cap=1.0)
+    policy = Retry(initial_delay=0.2, max_delay=1.0)
 
     assert [bound(policy, attempts) for attempts in range(1, 6)] == [0.2, 0.4, 0.8, 1.0, 1.0]
 
@@ -56,14 +56,14 @@ def test_it_gives_up_at_once_on_what_the_author_named() -> None:
 
 
 def test_it_tries_again_only_what_the_author_named() -> None:
-    policy = Retry(attempts=5, only_on=("OSError",))
+    policy = Retry(attempts=5, retry_on=("OSError",))
 
     assert gives_up(policy, 1, Cause("KeyError", ""), 0.0)
     assert not gives_up(policy, 1, Cause("OSError", ""), 0.0)
 
 
 def test_an_event_that_is_too_old_is_given_up() -> None:
-    policy = Retry(attempts=5, max_age=60.0)
+    policy = Retry(attempts=5, max_event_age=60.0)
 
     assert not gives_up(policy, 1, Cause("E", ""), 60.0)
     assert gives_up(policy, 1, Cause("E", ""), 60.1)

@@ -83,7 +83,7 @@ def test_a_whole_success_is_kept() -> None:
 
 def test_an_event_that_failed_alone_waits_and_its_followers_behind_it() -> None:
     outcome = Returned(failures=(Failure(1, TROUBLE),), untouched=2)
-    verdict = judged(unit(4), outcome, spec(retry=Retry(base=2.0, jitter=False)))
+    verdict = judged(unit(4), outcome, spec(retry=Retry(initial_delay=2.0, jitter=False)))
 
     first, rest = verdict.again
     assert (offsets_of(first.chunks), first.attempts, first.due) == ([1], 1, NOW + 2_000_000)

@@ -75,7 +75,7 @@ def _failing(**options: object) -> App:
 
 
 def test_a_wall_clock_set_back_a_day_does_not_put_a_retry_off_for_a_day() -> None:
-    with World(_failing(retry=Retry(attempts=2, base=1.0, jitter=False))) as world:
+    with World(_failing(retry=Retry(attempts=2, initial_delay=1.0, jitter=False))) as world:
         world.publish("in", 1)
         world.advance(0.5)
         world._lives.clock.set_back(86_400)
@@ -85,7 +85,7 @@ def test_a_wall_clock_set_back_a_day_does_not_put_a_retry_off_for_a_day() -> Non
 
 
 def test_a_wall_clock_set_forward_is_noticed() -> None:
-    retry = Retry(attempts=2, base=3_600.0, cap=3_600.0, jitter=False)
+    retry = Retry(attempts=2, initial_delay=3_600.0, max_delay=3_600.0, jitter=False)
     with World(_failing(retry=retry)) as world:
         world.publish("in", 1)
         world.advance(0.5)
@@ -96,7 +96,7 @@ def test_a_wall_clock_set_forward_is_noticed() -> None:
 
 
 def test_a_backoff_is_kept_over_a_crash() -> None:
-    with World(_failing(retry=Retry(attempts=3, base=60.0, jitter=False))) as world:
+    with World(_failing(retry=Retry(attempts=3, initial_delay=60.0, jitter=False))) as world:
         world.publish("in", 1)
         world.advance(1)
         world.crash()

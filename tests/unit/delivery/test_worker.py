@@ -337,7 +337,7 @@ def test_later_events_of_a_key_wait_through_every_attempt(order: EventOrder, tim
         await rig.publisher.publish("s", [Event(b"%d" % n, "k") for n in range(4)])
         failing = FailingFirst(times)
         rig.invoker = failing  # type: ignore[assignment]  # it counts values
-        retry = Retry(attempts=times + 1, base=0.5, jitter=False)
+        retry = Retry(attempts=times + 1, initial_delay=0.5, jitter=False)
         rig.spec = replace(rig.spec, order=order, parallelism=3, retry=retry)
         worker = await rig.claim()
         running = rig.tasks.start(worker.run(), name="worker")
@@ -396,7 +396,7 @@ def test_what_runs_while_the_log_is_away_is_kept_and_its_attempts_are_counted(
         await rig.publisher.publish("s", [Event(b"%d" % n, f"k{n}") for n in range(3)])
         slow = Slow(times, rig.clock)
         rig.invoker = slow  # type: ignore[assignment]  # it counts values
-        retry = Retry(attempts=3, base=0.0, jitter=False)
+        retry = Retry(attempts=3, initial_delay=0.0, jitter=False)
         rig.spec = replace(rig.spec, order=order, parallelism=2, retry=retry)
         worker = await rig.claim(lambda reader: AwayWhile(reader, rig.clock, slow))
         running = rig.tasks.start(worker.run(), name="worker")

@@ -90,9 +90,9 @@ def test_no_setting_that_an_author_writes_is_a_bare_number_of_seconds() -> None:
 @pytest.mark.parametrize("span", [90, 90.0, "90", "90s", "1m30s", timedelta(seconds=90)])
 def test_a_policy_keeps_any_span_as_seconds(span: float | str | timedelta) -> None:
     made = (
-        policy.Retry(base=span, cap="2m", max_age=span),
+        policy.Retry(initial_delay=span, max_delay="2m", max_event_age=span),
         policy.Breaker(pause=span),
-        policy.Scaling(keep_warm=span, keep_hibernating=span, max_age=span),
+        policy.Scaling(keep_warm=span, keep_hibernating=span, max_instance_age=span),
         policy.Resources(cpu=span),
         flow_control.Throttle(1, span),
         flow_control.Debounce(span, longest=span),
@@ -101,7 +101,7 @@ def test_a_policy_keeps_any_span_as_seconds(span: float | str | timedelta) -> No
         files.Files("x", settle=span, poll=span),
         foreign.SqsQueue("q", visibility=span),
     )
-    assert made[0].base == made[1].pause == made[4].per == made[6].timeout == 90
+    assert made[0].initial_delay == made[1].pause == made[4].per == made[6].timeout == 90
     for each in made:
         # What is sent from process to process holds no text.
         raw = msgspec.msgpack.encode(each)
@@ -110,8 +110,10 @@ def test_a_policy_keeps_any_span_as_seconds(span: float | str | timedelta) -> No
 
 
 def test_an_error_names_the_setting_the_cause_and_the_fix() -> None:
-    with pytest.raises(Misuse, match=r"`cap=` of `Retry` is '5 minutes'; write seconds, a text"):
-        policy.Retry(cap="5 minutes")
+    with pytest.raises(
+        Misuse, match=r"`max_delay=` of `Retry` is '5 minutes'; write seconds, a text"
+    ):
+        policy.Retry(max_delay="5 minutes")
     with pytest.raises(Misuse, match=r"`per=` of `Throttle` is \[5\]; write seconds, a text"):
         flow_control.Throttle(3, [5])  # type: ignore[arg-type]  # that is the mistake
 

@@ -56,9 +56,9 @@ def test_an_environment_section_is_left_alone_unless_it_is_chosen(tmp_path: Path
 
 def test_an_override_merges_policies_key_by_key(tmp_path: Path) -> None:
     text = '[functions."shop.price"]\nbatch_size = 7\nretry = { attempts = 3 }\n'
-    app = settings(tmp_path, text).apply(shop(retry=Retry(base=0.5, cap=9.0)))
+    app = settings(tmp_path, text).apply(shop(retry=Retry(initial_delay=0.5, max_delay=9.0)))
     assert app.functions[0].batch_size == 7
-    assert app.functions[0].retry == Retry(attempts=3, base=0.5, cap=9.0)
+    assert app.functions[0].retry == Retry(attempts=3, initial_delay=0.5, max_delay=9.0)
 
 
 def test_a_failure_policy_is_chosen_by_its_name(tmp_path: Path) -> None:
@@ -101,7 +101,11 @@ def test_an_override_that_is_about_nothing_is_reported_with_a_near_name(tmp_path
         ("[functions.x]\nbatch_size = 'many'\n", 2, "Expected `int`"),
         ("[functions.x]\ntimeout = 1\nretry = { attempts = 0 }\n", 3, "use 1 to 10,000"),
         ("[functions.x]\nretry = { atempts = 3 }\n", 2, "did you mean `attempts`?"),
-        ("[functions.x.retry]\nbase = 9.0\ncap = 1.0\n", 1, "use 0 <= base <= cap"),
+        (
+            "[functions.x.retry]\ninitial_delay = 9.0\nmax_delay = 1.0\n",
+            1,
+            "use 0 <= initial_delay",
+        ),
         ("[functions.x]\non_failure = 'drop'\n", 2, "use `dead-letter` or `park-key` or"),
         ("[functions.x]\non_failure = 'ded-letter'\n", 2, "(did you mean `dead-letter`?)"),
         (

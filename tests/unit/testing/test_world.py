@@ -260,7 +260,8 @@ def test_a_retry_three_days_away_is_reached_at_once() -> None:
     tried: list[int] = []
 
     @app.function(
-        source, retry=Retry(attempts=2, base=3 * 86_400.0, cap=3 * 86_400.0, jitter=False)
+        source,
+        retry=Retry(attempts=2, initial_delay=3 * 86_400.0, max_delay=3 * 86_400.0, jitter=False),
     )
     def slow(event: Event[Any]) -> None:
         tried.append(event.value)
@@ -321,7 +322,7 @@ def test_a_world_that_never_rests_says_so() -> None:
     app = App("app")
     source = app.stream("in")
 
-    @app.function(source, retry=Retry(attempts=10_000, base=1.0, cap=1.0))
+    @app.function(source, retry=Retry(attempts=10_000, initial_delay=1.0, max_delay=1.0))
     def never(event: Event[Any]) -> None:
         raise ValueError
 
@@ -370,7 +371,7 @@ def test_a_task_that_exits_is_the_cause_of_its_handlers_failure() -> None:
     shop = App("shop")
     orders, done = shop.stream("orders"), shop.stream("done")
 
-    @shop.function(orders, retry=Retry(attempts=5, give_up_on=("SystemExit", "CancelledError")))
+    @shop.function(orders, retry=Retry(attempts=5, give_up_on=(SystemExit, asyncio.CancelledError)))
     async def price(event: Event[int], context: Context) -> None:
         async def work() -> None:
             raise SystemExit("no licence")
@@ -395,7 +396,7 @@ def test_nothing_of_an_event_that_always_fails_is_kept_at_any_attempt() -> None:
     shop = App("shop")
     orders, done = shop.stream("orders"), shop.stream("done")
 
-    @shop.function(orders, batch_size=10, retry=Retry(attempts=3, base=0.1))
+    @shop.function(orders, batch_size=10, retry=Retry(attempts=3, initial_delay=0.1))
     def price(events: Batch[int], context: Context) -> Failures:
         bad = []
         for event in sorted(events, key=lambda event: -event.value):

@@ -262,7 +262,7 @@ def test_the_map_has_a_row_for_every_trigger() -> None:
         order="key",
         parallelism=4,
         commit="before",
-        retry=Retry(attempts=3, base=0.5, cap=120, max_age=3_600),
+        retry=Retry(attempts=3, initial_delay=0.5, max_delay=120, max_event_age=3_600),
         on_failure=ParkKey(),
         breaker=Breaker(failures=3, pause=5),
         scaling=Scaling(min=1, max=4),

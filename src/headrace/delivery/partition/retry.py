@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from headrace.model.exception_names import means
 from headrace.model.outcome import Cause
 from headrace.model.policy import Retry
 
@@ -16,7 +17,7 @@ Draw = Callable[[float, float], float]
 def bound(policy: Retry, attempts: int) -> float:
     """The longest delay, in seconds, after `attempts` failed ones (from 1)."""
     exponent = min(attempts - 1, 62)
-    return float(min(policy.cap, policy.base * 2.0**exponent))
+    return float(min(policy.max_delay, policy.initial_delay * 2.0**exponent))
 
 
 def delay(policy: Retry, attempts: int, draw: Draw) -> float:
@@ -26,11 +27,15 @@ def delay(policy: Retry, attempts: int, draw: Draw) -> float:
 
 
 def gives_up(policy: Retry, attempts: int, cause: Cause, age: float) -> bool:
-    """Whether an event that failed `attempts` times and is `age` seconds old is given up."""
-    return (
+    """Return whether an event that failed `attempts` times and is `age` seconds old is given up."""
+    if (
         attempts >= policy.attempts
         or not cause.retryable
-        or cause.kind in policy.give_up_on
-        or (bool(policy.only_on) and cause.kind not in policy.only_on)
-        or (policy.max_age is not None and age > policy.max_age)
-    )
+        or (policy.max_event_age is not None and age > policy.max_event_age)
+    ):
+        return True
+    # What ended without an exception (a crash, a timeout) is known by its kind alone.
+    members = cause.classes or ((cause.kind,),)
+    if any(means(policy.give_up_on, member) for member in members):
+        return True
+    return bool(policy.retry_on) and not all(means(policy.retry_on, each) for each in members)

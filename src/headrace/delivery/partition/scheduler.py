@@ -241,9 +241,9 @@ class UnitScheduler:
         if due >= FOREVER:
             return None
         wait_s = (due - now) / MICROS
-        if wait_s > self._spec.retry.cap + SLICE_S:
+        if wait_s > self._spec.retry.max_delay + SLICE_S:
             # No retry is that far away: the wall clock was set back since it was planned.
-            self._ledger.hasten(now + int(self._spec.retry.cap * MICROS))
+            self._ledger.hasten(now + int(self._spec.retry.max_delay * MICROS))
         # In slices, so that a wall clock set forward is noticed soon.
         return min(wait_s, SLICE_S)
 

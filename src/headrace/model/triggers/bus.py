@@ -14,6 +14,7 @@ from msgspec.structs import force_setattr
 from headrace.model.durations import Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
 from headrace.model.policy import Retry
+from headrace.model.policy_struct import PolicyStruct
 from headrace.model.webhook_signature import Secret
 
 DEFAULT_BUS: Final = "default"
@@ -23,7 +24,7 @@ MAX_TEMPLATE: Final = 8_192
 MAX_HTTP_TIMEOUT_S: Final = 300.0
 
 
-class Rule(msgspec.Struct, frozen=True, tag="rule"):
+class Rule(PolicyStruct, frozen=True, tag="rule"):
     """An event on a bus (or any public stream) matches a pattern. A trigger, or a forward's rule.
 
     It begins with what is published after it was first deployed; `headrace bus replay` brings it older
@@ -44,7 +45,7 @@ class Rule(msgspec.Struct, frozen=True, tag="rule"):
     bus: Any = DEFAULT_BUS
     streams: Any = ()
     path: str | None = None
-    paths: dict[str, str] = {}
+    paths: dict[str, str] = msgspec.field(default_factory=dict)
     template: str | None = None
 
     def __post_init__(self) -> None:
@@ -83,7 +84,7 @@ class Rule(msgspec.Struct, frozen=True, tag="rule"):
         return found
 
 
-class HttpTarget(msgspec.Struct, frozen=True, tag="http"):
+class HttpTarget(PolicyStruct, frozen=True, tag="http"):
     """A target of a forward: each event is sent by POST, one after the other.
 
     An answer of 2xx is success. 408, 429, 5xx and a broken connection are tried again as `retry`
@@ -98,9 +99,9 @@ class HttpTarget(msgspec.Struct, frozen=True, tag="http"):
     """
 
     url: str
-    headers: dict[str, str | Secret] = {}
+    headers: dict[str, str | Secret] = msgspec.field(default_factory=dict)
     timeout: Seconds = default(10.0)
-    retry: Retry = Retry(attempts=10, base=1.0, cap=300.0)
+    retry: Retry = Retry(attempts=10, initial_delay=1.0, max_delay=300.0)
 
     def __post_init__(self) -> None:
         """Refuse what no request can be made of.

@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from headrace.model.errors import Invalid, Misuse
+from headrace.model.policy_struct import PolicyStruct
 from headrace.model.triggers.tables import RowOp, key_of
 
 NO_CHANGE: Final = "debezium/"
@@ -79,7 +80,7 @@ _plain = msgspec.json.decode
 Members = Mapping[str, msgspec.Raw]
 
 
-class Debezium(msgspec.Struct, frozen=True, tag="debezium"):
+class Debezium(PolicyStruct, frozen=True, tag="debezium"):
     """Row changes as Debezium writes them: the format of what a function reads.
 
     Attributes:

@@ -13,6 +13,7 @@ from msgspec.structs import force_setattr
 
 from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
+from headrace.model.policy_struct import PolicyStruct
 from headrace.model.triggers.field_types import FolderPath, StreamName, keep_name, keep_path
 
 FileEvent = Literal["created", "modified", "deleted"]
@@ -22,7 +23,7 @@ MAX_WAIT_S: Final = 366 * 86_400.0
 MAX_FILES: Final = 100_000
 
 
-class Files(msgspec.Struct, frozen=True, tag="files"):
+class Files(PolicyStruct, frozen=True, tag="files"):
     """Files come, change or go in a folder. Exactly one event for each version of a file.
 
     Attributes:
@@ -64,7 +65,7 @@ class Files(msgspec.Struct, frozen=True, tag="files"):
             raise Misuse(f"`{what}`: `slices={self.slices!r}`; use `lines` or `csv`")
 
 
-class Objects(msgspec.Struct, frozen=True, tag="objects"):
+class Objects(PolicyStruct, frozen=True, tag="objects"):
     """Objects come, change or go under a prefix of an object store. One event for each version.
 
     Attributes:
@@ -81,7 +82,7 @@ class Objects(msgspec.Struct, frozen=True, tag="objects"):
     glob: str = "*"
     events: tuple[FileEvent, ...] = ("created", "modified", "deleted")
     poll: Seconds = default(30.0)
-    options: dict[str, str] = {}
+    options: dict[str, str] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be watched.
@@ -97,7 +98,7 @@ class Objects(msgspec.Struct, frozen=True, tag="objects"):
         keep_seconds(self, "poll", low=0.05, high=86_400, what=f"`poll=` of `{what}`")
 
 
-class Sftp(msgspec.Struct, frozen=True, tag="sftp"):
+class Sftp(PolicyStruct, frozen=True, tag="sftp"):
     """Files come, change or go in a folder of an SFTP server. One event for each version.
 
     Attributes:
@@ -139,7 +140,7 @@ class Sftp(msgspec.Struct, frozen=True, tag="sftp"):
         keep_seconds(self, "poll", low=0.05, high=86_400, what=f"`poll=` of `{what}`")
 
 
-class Silence(msgspec.Struct, frozen=True, tag="silence"):
+class Silence(PolicyStruct, frozen=True, tag="silence"):
     """A stream has been silent for so long. One event; the next only after there was activity.
 
     Attributes:
@@ -169,7 +170,7 @@ class Silence(msgspec.Struct, frozen=True, tag="silence"):
         return self.after
 
 
-class Missing(msgspec.Struct, frozen=True, tag="missing"):
+class Missing(PolicyStruct, frozen=True, tag="missing"):
     """A join was left incomplete: a record came on one stream, none of its key on the other.
 
     Attributes:

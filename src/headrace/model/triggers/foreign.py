@@ -13,13 +13,14 @@ import msgspec
 
 from headrace.model.durations import Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
+from headrace.model.policy_struct import PolicyStruct
 from headrace.model.triggers.debezium import Debezium
 
 MAX_IN_FLIGHT = 1_000
 Begin = Literal["earliest", "latest"]
 
 
-class RedisStream(msgspec.Struct, frozen=True, tag="redis"):
+class RedisStream(PolicyStruct, frozen=True, tag="redis"):
     """Entries of a Redis stream, by a consumer group.
 
     Attributes:
@@ -51,7 +52,7 @@ class RedisStream(msgspec.Struct, frozen=True, tag="redis"):
         keep_seconds(self, "claim_after", low=0.001, high=86_400)
 
 
-class NatsStream(msgspec.Struct, frozen=True, tag="nats"):
+class NatsStream(PolicyStruct, frozen=True, tag="nats"):
     """Messages of a NATS JetStream stream, by a durable pull consumer.
 
     Attributes:
@@ -82,7 +83,7 @@ class NatsStream(msgspec.Struct, frozen=True, tag="nats"):
         keep_seconds(self, "ack_wait", low=0.001, high=86_400)
 
 
-class MqttTopic(msgspec.Struct, frozen=True, tag="mqtt"):
+class MqttTopic(PolicyStruct, frozen=True, tag="mqtt"):
     """Messages of MQTT topics, by a persistent session with quality of service 1.
 
     The session outlives the connection, so nothing published while the node is away is missed.
@@ -113,7 +114,7 @@ class MqttTopic(msgspec.Struct, frozen=True, tag="mqtt"):
         keep_seconds(self, "session", low=0, high=0xFFFFFFFF)
 
 
-class RabbitQueue(msgspec.Struct, frozen=True, tag="rabbitmq"):
+class RabbitQueue(PolicyStruct, frozen=True, tag="rabbitmq"):
     """Messages of a RabbitMQ queue, each acknowledged by itself.
 
     A repetition is recognised by the message's `message_id`; one that its publisher left without
@@ -139,7 +140,7 @@ class RabbitQueue(msgspec.Struct, frozen=True, tag="rabbitmq"):
         _bounded(self, self.in_flight)
 
 
-class SqsQueue(msgspec.Struct, frozen=True, tag="sqs"):
+class SqsQueue(PolicyStruct, frozen=True, tag="sqs"):
     """Messages of an Amazon SQS queue, standard or FIFO; the message group is the event's key.
 
     Attributes:
@@ -161,7 +162,7 @@ class SqsQueue(msgspec.Struct, frozen=True, tag="sqs"):
         keep_seconds(self, "visibility", low=1, high=43_200)
 
 
-class KinesisStream(msgspec.Struct, frozen=True, tag="kinesis"):
+class KinesisStream(PolicyStruct, frozen=True, tag="kinesis"):
     """Records of an Amazon Kinesis stream; how far each shard is read is kept on our side.
 
     Attributes:
@@ -189,7 +190,7 @@ class KinesisStream(msgspec.Struct, frozen=True, tag="kinesis"):
         keep_seconds(self, "poll", low=0.001, high=86_400)
 
 
-class KafkaTopic(msgspec.Struct, frozen=True, tag="kafka"):
+class KafkaTopic(PolicyStruct, frozen=True, tag="kafka"):
     """Committed records of a Kafka topic, all partitions; the offsets are kept on our side.
 
     Positions are committed to the group for Kafka's own tools; they decide nothing.
@@ -208,7 +209,7 @@ class KafkaTopic(msgspec.Struct, frozen=True, tag="kafka"):
     servers: str = "127.0.0.1:9092"
     group: str = ""
     start: Begin = "earliest"
-    options: dict[str, str] = {}
+    options: dict[str, str] = msgspec.field(default_factory=dict)
     in_flight: int = 500
     changes: Debezium | None = None
 
@@ -217,7 +218,7 @@ class KafkaTopic(msgspec.Struct, frozen=True, tag="kafka"):
         _bounded(self, self.in_flight)
 
 
-class PulsarTopic(msgspec.Struct, frozen=True, tag="pulsar"):
+class PulsarTopic(PolicyStruct, frozen=True, tag="pulsar"):
     """Messages of a Pulsar topic, by an exclusive durable subscription.
 
     Attributes:
@@ -242,7 +243,7 @@ class PulsarTopic(msgspec.Struct, frozen=True, tag="pulsar"):
         _bounded(self, self.in_flight)
 
 
-class Foreign(msgspec.Struct, frozen=True, tag="foreign"):
+class Foreign(PolicyStruct, frozen=True, tag="foreign"):
     """Messages of a source that another package can read.
 
     The package names a driver in the entry point group `headrace.sources`; see
@@ -256,7 +257,7 @@ class Foreign(msgspec.Struct, frozen=True, tag="foreign"):
     """
 
     kind: str
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
     in_flight: int = 200
     changes: Debezium | None = None
 

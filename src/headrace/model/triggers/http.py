@@ -15,6 +15,7 @@ from msgspec.structs import force_setattr
 from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
 from headrace.model.policy import MAX_BATCH_BYTES, MAX_EVENT_BYTES
+from headrace.model.policy_struct import PolicyStruct
 from headrace.model.route import Segment, segments_of
 from headrace.model.webhook_signature import Signature
 
@@ -29,7 +30,7 @@ _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 _UPSTREAM = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?(/[^?#\s]*)?")
 
 
-class Bearer(msgspec.Struct, frozen=True, tag="bearer"):
+class Bearer(PolicyStruct, frozen=True, tag="bearer"):
     """Only who brings a token of this node (`Authorization: Bearer ...`) comes in.
 
     Attributes:
@@ -47,7 +48,7 @@ class Bearer(msgspec.Struct, frozen=True, tag="bearer"):
         check_scope(self.scope)
 
 
-class Cors(msgspec.Struct, frozen=True, tag="cors"):
+class Cors(PolicyStruct, frozen=True, tag="cors"):
     """Pages of other origins may call the route from a browser.
 
     Attributes:
@@ -85,7 +86,7 @@ class Cors(msgspec.Struct, frozen=True, tag="cors"):
         keep_seconds(self, "max_age", low=0, high=MAX_REMEMBERED_S)
 
 
-class PerClient(msgspec.Struct, frozen=True, tag="per-client"):
+class PerClient(PolicyStruct, frozen=True, tag="per-client"):
     """So many requests of one client; more are answered 429 with `Retry-After`.
 
     Attributes:
@@ -121,7 +122,7 @@ class PerClient(msgspec.Struct, frozen=True, tag="per-client"):
         return float(self.burst) if self.burst is not None else max(self.requests, 1.0)
 
 
-class Legacy(msgspec.Struct, frozen=True, tag="legacy"):
+class Legacy(PolicyStruct, frozen=True, tag="legacy"):
     """A share of a route's requests goes to the system it replaces.
 
     Attributes:
@@ -151,7 +152,7 @@ class Legacy(msgspec.Struct, frozen=True, tag="legacy"):
         keep_seconds(self, "timeout", low=0.001, high=MAX_TIMEOUT_S)
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(PolicyStruct, frozen=True):
     """Answer of a route with one status.
 
     Attributes:
@@ -163,7 +164,7 @@ class Answer(msgspec.Struct, frozen=True):
     media: str = "application/json"
 
 
-class Http(msgspec.Struct, frozen=True, tag="http"):
+class Http(PolicyStruct, frozen=True, tag="http"):
     """A request comes in at a path.
 
     Attributes:
@@ -213,7 +214,7 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
     schema: dict[str, Any] | None = None
     query_schema: dict[str, Any] | None = None
     codec: Literal["json", "bytes", "text"] = "json"
-    answers: dict[int, Answer] = {}
+    answers: dict[int, Answer] = msgspec.field(default_factory=dict)
     any_status: bool = True
 
     def __post_init__(self) -> None:
@@ -255,7 +256,7 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
         return segments_of(self.path, self.path)
 
 
-class Webhook(msgspec.Struct, frozen=True, tag="webhook"):
+class Webhook(PolicyStruct, frozen=True, tag="webhook"):
     """Another system reports what happened, signed. Each message becomes one event, once.
 
     Attributes:

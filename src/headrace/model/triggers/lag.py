@@ -11,13 +11,14 @@ import msgspec
 
 from headrace.model.durations import Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
+from headrace.model.policy_struct import PolicyStruct
 from headrace.model.triggers.field_types import StreamName, keep_name
 
 MAX_INSTANCES: Final = 1_000
 MAX_LIFESPAN_S: Final = 43_200.0
 
 
-class Lag(msgspec.Struct, frozen=True, tag="lag"):
+class Lag(PolicyStruct, frozen=True, tag="lag"):
     """A stream's lag decides how many instances run; each fetches and commits by `context.consumer`.
 
     Attributes:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, Literal
 
-import msgspec
 from msgspec.structs import force_setattr
 
 from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
+from headrace.model.policy_struct import PolicyStruct
 
 Misfire = Literal["once", "skip", "all"]
 
@@ -22,7 +22,7 @@ MAX_PERIOD_S: Final = 366 * 86_400.0
 MAX_EXPRESSION: Final = 256
 
 
-class Cron(msgspec.Struct, frozen=True, tag="cron"):
+class Cron(PolicyStruct, frozen=True, tag="cron"):
     """The calendar says it is time.
 
     Attributes:
@@ -61,7 +61,7 @@ class Cron(msgspec.Struct, frozen=True, tag="cron"):
         _check(f"Cron({text!r})", self.tz, self.misfire)
 
 
-class Every(msgspec.Struct, frozen=True, tag="every"):
+class Every(PolicyStruct, frozen=True, tag="every"):
     """A fixed time has passed since the last time, counted from when the app was first deployed.
 
     Attributes:
@@ -90,7 +90,7 @@ class Every(msgspec.Struct, frozen=True, tag="every"):
         return self.period
 
 
-class At(msgspec.Struct, frozen=True, tag="at"):
+class At(PolicyStruct, frozen=True, tag="at"):
     """A moment has come: once, or again and again from then on.
 
     Attributes:

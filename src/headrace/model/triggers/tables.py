@@ -15,6 +15,7 @@ from msgspec.structs import force_setattr
 
 from headrace.model.durations import Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
+from headrace.model.policy_struct import PolicyStruct
 
 RowOp = Literal["read", "insert", "update", "delete", "truncate"]
 Row = Mapping[str, Any]
@@ -23,7 +24,7 @@ SLOT_LENGTH: Final = 63
 _SLOT: Final = re.compile(r"[a-z0-9_]{1,63}")
 
 
-class SqlTable(msgspec.Struct, frozen=True, tag="table"):
+class SqlTable(PolicyStruct, frozen=True, tag="table"):
     """Rows of a table are inserted, updated or deleted. One event for each change, in order per row.
 
     Attributes:

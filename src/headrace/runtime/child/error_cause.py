@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.model.errors import is_final
+from headrace.model.exception_names import classes_of
 from headrace.model.outcome import Cause
 from headrace.model.policy import MAX_TRACEBACK
 from headrace.model.redaction import Blot
@@ -33,6 +34,7 @@ def cause_of(error: BaseException, blot: Blot = str) -> Cause:
         message=blot(_clean(told(error)))[:MAX_MESSAGE],
         traceback=_traceback(error, blot),
         retryable=not final,
+        classes=() if isinstance(error, HostRefused) else classes_of(error),
     )
 
 

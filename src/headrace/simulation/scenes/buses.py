@@ -135,13 +135,17 @@ class BusScene:
                     archive = app.stream(f"{rule.name}.archive", partitions=rule.partitions)
                     app.forward(trigger, to=archive, name=rule.name)
                 case _:
-                    address = HttpTarget(URL, retry=Retry(attempts=3, base=0.1, cap=1.0))
+                    address = HttpTarget(
+                        URL, retry=Retry(attempts=3, initial_delay=0.1, max_delay=1.0)
+                    )
                     app.forward(trigger, to=address, name=rule.name)
 
     def _listen(self, app: App, rule: PlannedRule, trigger: Rule) -> None:
         output = app.stream(f"{rule.name}.out", partitions=rule.partitions)
 
-        @app.function(trigger, name=rule.name, retry=Retry(attempts=20, base=0.1, cap=0.5))
+        @app.function(
+            trigger, name=rule.name, retry=Retry(attempts=20, initial_delay=0.1, max_delay=0.5)
+        )
         def handle(event: Seen[Any], context: Context) -> None:
             number = event.value["n"]
             if number in self.planned.flaky and (rule.name, number) not in self._tries:

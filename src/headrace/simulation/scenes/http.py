@@ -115,7 +115,7 @@ class HttpScene:
             Http("POST", "/desk/later", mode="async"),
             publishes=[output],
             name="desk_later",
-            retry=Retry(attempts=50, base=0.1, cap=0.5),
+            retry=Retry(attempts=50, initial_delay=0.1, max_delay=0.5),
             breaker=None,
         )
         def later(event: Seen[int], context: Context) -> None:

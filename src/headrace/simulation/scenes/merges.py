@@ -98,7 +98,7 @@ class MergeScene:
             batch_size=planned.batch_size,
             batch_window=planned.batch_window,
             breaker=None,
-            retry=Retry(attempts=1_000, base=0.05, cap=0.2),
+            retry=Retry(attempts=1_000, initial_delay=0.05, max_delay=0.2),
         )
         def blend(events: Batch[Any], context: Context) -> None:
             for event in events:

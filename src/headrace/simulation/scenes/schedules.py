@@ -71,7 +71,9 @@ class ScheduleScene:
         output = app.stream(f"{planned.name}.out")
 
         @app.function(
-            _schedule(planned), name=planned.name, retry=Retry(attempts=20, base=0.1, cap=0.5)
+            _schedule(planned),
+            name=planned.name,
+            retry=Retry(attempts=20, initial_delay=0.1, max_delay=0.5),
         )
         def handle(event: Seen[Any], context: Context) -> None:
             context.publish(output, {"at": event.position})

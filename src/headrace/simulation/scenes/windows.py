@@ -165,7 +165,7 @@ class WindowScene:
             name=NAME,
             batch_size=planned.batch_size,
             breaker=None,
-            retry=Retry(attempts=ATTEMPTS, base=0.05, cap=0.2),
+            retry=Retry(attempts=ATTEMPTS, initial_delay=0.05, max_delay=0.2),
             on_failure=ParkKey() if planned.parks else DeadLetter(),
         )
         def fold(held: list[int] | None, event: Seen[Any]) -> list[int]:
