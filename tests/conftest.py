@@ -8,6 +8,7 @@ the neighbours.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -40,6 +41,15 @@ def pytest_configure() -> None:
     """Where all must be there, a driver that is absent is a failure; elsewhere its tests are skipped."""
     if os.environ.get("CI") == "true" and (absent := [n for n in DRIVERS if not find_spec(n)]):
         pytest.exit(f"CI=true needs {', '.join(absent)}: run `make setup-all`", returncode=1)
+
+
+@pytest.fixture(autouse=True)
+def _level_of_the_log() -> Iterator[None]:
+    """Restore the level of the platform's log: commands that a test runs in this process change it."""
+    logger = logging.getLogger("headrace")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session", autouse=True)
