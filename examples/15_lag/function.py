@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace import App, Batch, Context
+from headrace import App, Consumer, Context
 from headrace.sources import Lag
 
 app = App("books", owner="accounting")
@@ -13,10 +13,10 @@ totals = app.stream("totals")
 
 
 @app.function(Lag("payments", thresholds={0: 0, 100: 1, 1_000: 4}, lifespan="5m"))
-def book(events: Batch[Any], context: Context) -> None:
+def book(consumer: Consumer[Any], context: Context) -> None:
     """Fetch until nothing is there; positions, sums and outputs land together at each commit."""
-    while batch := context.consumer.fetch(200):
+    while batch := consumer.fetch(200):
         amount = sum(event.value["amount"] for event in batch)
         context.state.update("total", lambda total, more=amount: total + more, default=0)
         context.publish(totals, {"events": len(batch), "amount": amount})
-        context.consumer.commit()
+        consumer.commit()

@@ -31,9 +31,9 @@ PAGES = Cors("https://shop.example")
 
 
 @app.function(Http("PUT", "/desk/orders/{number:int}", cors=PAGES, rate=PerClient(20, per="1s")))
-def place(event: Event[Order], context: Context) -> Reply:
+def place(event: Event[Order], request: Request, context: Context) -> Reply:
     """Keep an order, and say where it is."""
-    number = Request.of(event).params["number"]
+    number = request.params["number"]
     orders = context.store(kept)
     is_new = str(number) not in orders
     orders[str(number)] = event.value
@@ -56,12 +56,12 @@ def search(event: Event[Search]) -> list[str]:
 
 
 @app.function(Http("POST", "/desk/orders/{number:int}/brewing", mode="live", cors=PAGES))
-def brew(event: Event[Any], context: Context) -> Iterator[str]:
+def brew(request: Request, context: Context) -> Iterator[str]:
     """Say how far the tea is, while it is made; the answer ends when it is kept that it was."""
     yield "water boils"
     yield "leaves are in"
     yield "tea is ready"
-    context.state[str(Request.of(event).params["number"])] = "brewed"
+    context.state[str(request.params["number"])] = "brewed"
 
 
 @app.function(

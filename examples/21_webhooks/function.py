@@ -14,9 +14,9 @@ news = app.stream("news")
 @app.function(
     Webhook("/hooks/github", GitHub("GITHUB_HOOK"), headers=("x-github-event",)), output=news
 )
-def from_github(event: Event[Any]) -> dict[str, Any]:
+def from_github(request: Request) -> dict[str, Any]:
     """What happened in a repository."""
-    return {"from": "github", "what": Request.of(event).headers.get("x-github-event")}
+    return {"from": "github", "what": request.headers.get("x-github-event")}
 
 
 @app.function(Webhook("/hooks/stripe", Stripe("STRIPE_HOOK")), output=news)

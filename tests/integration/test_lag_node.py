@@ -18,7 +18,7 @@ APP = '''
 import os
 import time
 
-from headrace import App, Batch, Context
+from headrace import Consumer, App, Batch, Context
 from headrace.sources import Lag
 
 app = App("books")
@@ -27,8 +27,7 @@ booked = app.stream("booked")
 
 
 @app.function(Lag("payments", thresholds={0: 0, 1: 1, 400: 3}, every=0.1))
-def book(events: Batch, context: Context) -> None:
-    consumer = context.consumer
+def book(consumer: Consumer, context: Context) -> None:
     while batch := consumer.fetch(20):
         time.sleep(0.01)
         for event in batch:

@@ -25,7 +25,7 @@ LONG = 300.0
 APP = f"""
 import asyncio, time
 
-from headrace import *
+from headrace import Consumer, *
 from headrace.sources import Emit, Lag
 
 app = App("slow")
@@ -60,8 +60,8 @@ async def live(event, context):
 
 
 @app.function(Lag("loads", thresholds={{0: 0, 1: 1}}, every=0.1), timeout={LONG})
-def consume(events, context):
-    context.consumer.fetch(1)
+def consume(consumer: Consumer, context):
+    consumer.fetch(1)
     context.logger.info("begun")
     time.sleep({LONG})
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headrace import App, Batch, Context, Event, Http, Output
+from headrace import App, Batch, Consumer, Context, Event, Http, Output
 from headrace.client.http import ENVELOPES
 from headrace.model.errors import Misuse
 from headrace.sources import Lag
@@ -53,11 +53,11 @@ def post() -> App:
     app.stream("lagging", value=int)
 
     @app.function(Lag("lagging"))
-    def fetching(events: Batch[int], context: Context) -> None:
-        while fetched := context.consumer.fetch():
+    def fetching(consumer: Consumer[Any], context: Context) -> None:
+        while fetched := consumer.fetch():
             for event in fetched:
                 do(event.value, context)
-            context.consumer.commit()
+            consumer.commit()
 
     @app.function(Http("POST", "/sync"))
     def synchronous(event: Event[int], context: Context) -> None:

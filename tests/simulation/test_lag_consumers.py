@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headrace import App, Batch, Context
+from headrace import App, Batch, Consumer, Context
 from headrace.model.errors import Fenced, Misuse
 from headrace.sources import Lag
 from headrace.testing import World
@@ -21,13 +21,12 @@ def _app(*, thresholds: dict[int, int] | None = None, fetch: int = 7, lifespan: 
     done = app.stream("done", partitions=4)
 
     @app.function(Lag("orders", thresholds=thresholds or {0: 0, 1: 1, 60: 3}, lifespan=lifespan))
-    def drain(events: Batch[Any], context: Context) -> None:
-        assert len(events) == 0
-        while batch := context.consumer.fetch(fetch):
+    def drain(consumer: Consumer[Any], context: Context) -> None:
+        while batch := consumer.fetch(fetch):
             for event in batch:
                 context.publish(done, event.value, key=event.key)
                 context.state.update(f"n/{event.key}", lambda n: n + 1, default=0)
-            context.consumer.commit()
+            consumer.commit()
 
     return app
 
@@ -125,12 +124,12 @@ def test_what_was_done_after_the_last_commit_is_lost_when_the_handler_raises() -
     runs: list[dict[int, int]] = []
 
     @app.function(Lag("orders"))
-    def drain(events: Batch[Any], context: Context) -> None:
-        runs.append(context.consumer.positions)
-        for event in context.consumer.fetch(3):
+    def drain(consumer: Consumer[Any], context: Context) -> None:
+        runs.append(consumer.positions)
+        for event in consumer.fetch(3):
             context.publish(done, event.value)
-        context.consumer.commit()
-        for event in context.consumer.fetch(3):
+        consumer.commit()
+        for event in consumer.fetch(3):
             context.publish(done, event.value)
         if len(runs) < 3:
             raise ValueError("in the middle")
@@ -151,15 +150,15 @@ def test_a_run_whose_position_was_moved_under_it_commits_nothing_more() -> None:
     refused: list[str] = []
 
     @app.function(Lag("orders"))
-    async def drain(events: Batch[Any], context: Context) -> None:
-        for event in context.consumer.fetch():
+    async def drain(consumer: Consumer[Any], context: Context) -> None:
+        for event in consumer.fetch():
             context.publish(done, event.value)
         await asyncio.sleep(10)
         try:
-            context.consumer.commit()
+            consumer.commit()
         except Fenced as error:
             refused.append(type(error).__name__)
-            context.consumer.commit()
+            consumer.commit()
 
     with World(app) as world:
         world.publish("orders", 1, 2)
@@ -177,14 +176,14 @@ def test_the_number_of_instances_follows_the_lag() -> None:
     seen: list[set[tuple[int, ...]]] = []
 
     @app.function(Lag("orders", {0: 0, 10: 1, 100: 3}))
-    async def drain(events: Batch[Any], context: Context) -> None:
-        share = tuple(context.consumer.positions)
+    async def drain(consumer: Consumer[Any], context: Context) -> None:
+        share = tuple(consumer.positions)
         assert not {each for other in on for each in other} & set(share)
         on.add(share)
         seen.append(set(on))
-        while context.consumer.fetch(10):
+        while consumer.fetch(10):
             await asyncio.sleep(1)
-            context.consumer.commit()
+            consumer.commit()
         on.remove(share)
 
     with World(app) as world:
@@ -208,12 +207,12 @@ def test_after_its_lifespan_a_run_is_given_nothing_more_and_another_goes_on() ->
     runs: list[int] = []
 
     @app.function(Lag("orders", lifespan=5))
-    async def drain(events: Batch[Any], context: Context) -> None:
+    async def drain(consumer: Consumer[Any], context: Context) -> None:
         runs.append(0)
-        while batch := context.consumer.fetch(1):
+        while batch := consumer.fetch(1):
             runs[-1] += len(batch)
             await asyncio.sleep(1)
-        assert context.consumer.lag == 20 - sum(runs)
+        assert consumer.lag == 20 - sum(runs)
 
     with World(app) as world:
         world.publish("orders", *range(20))
@@ -242,14 +241,14 @@ def test_marking_one_event_as_failed_is_refused_and_loses_nothing() -> None:
     tries: list[int] = []
 
     @app.function(Lag("orders"), output=done)
-    def drain(events: Batch[Any], context: Context) -> int | None:
-        batch = context.consumer.fetch()
+    def drain(consumer: Consumer[Any], context: Context) -> int | None:
+        batch = consumer.fetch()
         tries.append(len(batch))
         if len(tries) == 1:
             context.fail(batch[0], "no")
         if len(tries) == 2:
             for _ in batch:
-                context.consumer.commit()
+                consumer.commit()
         return len(batch)
 
     with World(app) as world:
@@ -279,7 +278,7 @@ def test_a_declaration_that_cannot_work_is_refused(name: str, listens: bool, sai
 def test_a_handler_of_single_events_cannot_consume() -> None:
     app = App("shop")
     app.stream("orders")
-    with pytest.raises(Misuse, match="takes `\\(events: Batch, context: Context\\)`"):
+    with pytest.raises(Misuse, match="takes `consumer: Consumer\\[T\\]`"):
 
         @app.function(Lag("orders"))
         def drain(events: Batch[Any]) -> None: ...
@@ -288,13 +287,7 @@ def test_a_handler_of_single_events_cannot_consume() -> None:
 def test_only_a_run_that_a_lag_started_has_a_consumer() -> None:
     app = App("shop")
     orders = app.stream("orders")
+    with pytest.raises(Misuse, match=r"only what a `Lag\(...\)` starts takes a `Consumer`"):
 
-    @app.function(orders)
-    def handle(events: Batch[Any], context: Context) -> None:
-        context.consumer.fetch()
-
-    with World(app) as world:
-        world.publish("orders", 1)
-        world.run_until_idle()
-        (dead,) = world.dead_letters("shop.handle")
-        assert "only in runs that a `Lag(...)`" in dead.cause.message
+        @app.function(orders)
+        def handle(consumer: Consumer[Any], context: Context) -> None: ...

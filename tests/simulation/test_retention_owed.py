@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from headrace import App, Batch, Context, Event, ParkPartition, Retry
+from headrace import App, Consumer, Context, Event, ParkPartition, Retry
 from headrace.sources import Lag
 from headrace.testing import World
 
@@ -127,11 +127,11 @@ def test_what_retention_takes_from_a_lag_is_told() -> None:
     done = app.stream("done")
 
     @app.function(Lag("orders", thresholds={0: 0, 1: 1}))
-    def book(events: Batch[int], context: Context) -> None:
-        while batch := context.consumer.fetch(10):
+    def book(consumer: Consumer, context: Context) -> None:
+        while batch := consumer.fetch(10):
             for event in batch:
                 context.publish(done, event.value)
-            context.consumer.commit()
+            consumer.commit()
 
     with World(app) as world:
         world.pause("shop.book")

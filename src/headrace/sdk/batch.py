@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Generic, TypeVar, overload
+from typing import Generic, overload
 
 from headrace.sdk.event import Event
-
-T = TypeVar("T")
+from headrace.sdk.type_variables import T
 
 
 class Cursor:

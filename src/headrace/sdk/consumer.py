@@ -1,16 +1,17 @@
-"""Consumer of a function that a lag started: `context.consumer`."""
+"""Consumer of a function that a lag starts: its handler takes a `consumer: Consumer[T]`."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from headrace.sdk.batch import Batch
+from headrace.sdk.type_variables import T
 
 
-class Consumer(Protocol):
+class Consumer(Protocol[T]):
     """Reads the partitions this run was given, and says when what was done so far is to land."""
 
-    def fetch(self, events: int = 500) -> Batch[Any]:
+    def fetch(self, events: int = 500) -> Batch[T]:
         """The next events, in order per partition; an empty batch means: come to an end.
 
         It never waits. Nothing more is given when nothing is there, when the lifespan is over, or

@@ -83,7 +83,7 @@ class RunRecorder(Protocol):
         """The value of a secret, asked for by the function that runs."""
         ...
 
-    def consumer(self) -> Consumer:
+    def consumer(self) -> Consumer[Any]:
         """Consumer of a run that was started by a lag: it fetches and commits."""
         ...
 
@@ -168,9 +168,8 @@ class Context:
             found = self._stores[store] = State(self._desk.ledger(store), store)
         return found
 
-    @property
-    def consumer(self) -> Consumer:
-        """Fetches events and commits, in a function that a `Lag` trigger starts.
+    def _consumer(self) -> Consumer[Any]:
+        """Return the consumer of a run that a `Lag` trigger starts, for a handler that takes one.
 
         Raises:
             Misuse: Something else started this run.

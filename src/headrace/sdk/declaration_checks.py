@@ -10,7 +10,7 @@ from headrace.model.codec import Coder, alike, codec_for, is_bound
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.triggers.base import CallTrigger, StreamTrigger, Trigger, listeners
-from headrace.model.triggers.files import Watch
+from headrace.model.triggers.files import Missing, Silence, Watch
 from headrace.model.triggers.http import Http
 from headrace.model.triggers.lag import Lag
 from headrace.model.triggers.schedules import Schedule
@@ -183,11 +183,6 @@ def check_lag(
         return ()
     if len(triggers) + len(streams) > 1:
         raise Misuse(f"{where}: a `Lag(...)` has to be its only trigger; use two functions")
-    if not (shape.batch and shape.context):
-        raise Misuse(
-            f"{where}: what a `Lag(...)` starts takes `(events: Batch, context: Context)`; the "
-            "batch is empty, and `context.consumer` fetches"
-        )
     name = lags[0].stream
     if name not in known:
         raise Misuse(
@@ -196,7 +191,44 @@ def check_lag(
         )
     if known[name].spec.queue is not None:
         raise Misuse(f"{where}: `{name}` is a queue, whose messages are acknowledged one by one")
+    if "consumer" not in shape.parameters or shape.takes_events:
+        raise Misuse(
+            f"{where}: what a `Lag(...)` starts takes `consumer: Consumer[T]`, which fetches its "
+            "events, and may take `context: Context`; it is given no batch"
+        )
     return (known[name],)
+
+
+def refuse_unread_events(shape: HandlerSignature, triggers: Sequence[Trigger], where: str) -> None:
+    """Pass, where the handler takes what its triggers give.
+
+    Raises:
+        Misuse: Nobody would read its events, or nobody starts it with a consumer.
+    """
+    if "consumer" in shape.parameters:
+        if not any(isinstance(each, Lag) for each in triggers):
+            raise Misuse(
+                f"{where}: only what a `Lag(...)` starts takes a `Consumer`; take `events: Batch[T]`"
+            )
+        return
+    if shape.takes_events:
+        return
+    for each in triggers:
+        if not isinstance(each, WITHOUT_EVENTS):
+            raise Misuse(
+                f"{where} takes no event, but its trigger `{type(each).__name__}` gives it some; write "
+                "`event: Event[T]` or `events: Batch[T]`"
+            )
+
+
+WITHOUT_EVENTS: Final[tuple[type[Any], ...]] = (
+    *get_args(Schedule),
+    Silence,
+    Missing,
+    CallTrigger,
+    Http,
+)
+"""Triggers whose event a handler may leave unread: it says no more than that it is time, or that somebody calls."""
 
 
 def triggers_of(

@@ -10,15 +10,14 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic
 
 import msgspec
 
 from headrace.model.errors import HeadraceError
 from headrace.model.event import known_by
 from headrace.model.record import Chunk
-
-T = TypeVar("T")
+from headrace.sdk.type_variables import T
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})

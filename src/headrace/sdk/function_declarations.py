@@ -22,6 +22,7 @@ from headrace.sdk.declaration_checks import (
     check_streams,
     decoders_of,
     own_decoders,
+    refuse_unread_events,
     refuse_unused_answer,
     refuse_without_effect,
     split_sources,
@@ -94,6 +95,7 @@ def declare_function(
         changes=frozenset(each.stream for each in reads if each.options.get("changes")),
     )
     triggers = (*others, *triggers_of(reads, merge, where, alone=not others))
+    refuse_unread_events(shape, triggers, where)
     refuse_without_effect(options, triggers, where)
     refuse_unused_answer(shape, triggers, output, where)
     consumed = check_lag(streams, others, known, shape, where)

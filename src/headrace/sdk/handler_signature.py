@@ -9,13 +9,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import CodeType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from headrace.model.codec import unbound
 from headrace.model.errors import Misuse
 from headrace.sdk.batch import Batch
+from headrace.sdk.consumer import Consumer
+from headrace.sdk.context import Context
 from headrace.sdk.event import Event
 from headrace.sdk.request import Request
 from headrace.sdk.source_location import of_code
@@ -32,7 +34,9 @@ class HandlerSignature(msgspec.Struct, frozen=True):
 
     Attributes:
         batch: It takes a `Batch`; else one `Event`.
-        context: It takes the context too.
+        parameters: What each of its parameters is given: `event` (or the batch), `context`,
+            `request` or `consumer`.
+        request: The type that the path's and the query's parameters are opened as; None for dicts.
         awaits: It is an `async def`.
         generates: It yields its outputs.
         value: The type of value its annotation names; `Any` where it names none.
@@ -42,13 +46,19 @@ class HandlerSignature(msgspec.Struct, frozen=True):
     """
 
     batch: bool
-    context: bool
+    parameters: tuple[str, ...]
     awaits: bool
     generates: bool
     value: Any
     place: str
     summary: str
     answer: Any = Any
+    request: Any = None
+
+    @property
+    def takes_events(self) -> bool:
+        """Return whether one of its parameters is the event or the batch."""
+        return "event" in self.parameters
 
 
 def shape_of(handler: Callable[..., Any], name: str) -> HandlerSignature:
@@ -68,25 +78,82 @@ def shape_of(handler: Callable[..., Any], name: str) -> HandlerSignature:
     if getattr(handler, "__self__", None) is not None:
         parameters = parameters[1:]
     optional = len(getattr(handler, "__defaults__", None) or ())
-    required = len(parameters) - optional
-    if not len(parameters) >= 1 or required > 2 or code.co_kwonlyargcount:
-        raise Misuse(
-            f"`{name}` ({place}) takes ({', '.join(parameters)}); a handler takes "
-            "`(events, context)`, `(events)`, `(event, context)` or `(event)`"
-        )
     hints = _hints(handler, name, place)
-    batch, value = _reading(parameters[0], hints.get(parameters[0]), name, place)
+    # One with a default is the author's own, such as a fake that a test hands over.
+    given = parameters[: len(parameters) - optional] or parameters[:1]
+    given += [
+        each
+        for each in parameters[len(given) :]
+        if _kind_of(hints.get(each)) or (each == parameters[1] and hints.get(each) in {None, Any})
+    ]
+    required = set(code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount])
+    required -= set(getattr(handler, "__kwdefaults__", None) or ())
+    kinds = tuple(
+        _parameter(number, each, hints.get(each), name, place) for number, each in enumerate(given)
+    )
+    if required or len(set(kinds)) < len(kinds):
+        raise Misuse(
+            f"`{name}` ({place}) takes ({', '.join((*parameters, *sorted(required)))}); a handler "
+            f"takes {_FORMS}"
+        )
+    batch, value, request = False, Any, None
+    for each, kind in zip(given, kinds, strict=True):
+        if kind == "event":
+            batch, value = _reading(each, hints.get(each), name, place)
+        elif kind == "consumer":
+            value = (get_args(hints.get(each)) or (Any,))[0]
+        elif kind == "request":
+            request = (get_args(hints.get(each)) or (None,))[0]
+    if batch and "request" in kinds:
+        raise Misuse(
+            f"`{name}` ({place}): a batch has many requests; take one `event: Event[Body]` "
+            "together with `request: Request`"
+        )
     _check_bounds(value, f"`{name}` ({place})")
     flags = code.co_flags
     return HandlerSignature(
         batch=batch,
-        context=len(parameters) >= 2,
+        parameters=kinds,
+        request=request,
         awaits=bool(flags & (_COROUTINE | _ASYNC_GENERATOR)),
         generates=bool(flags & (_GENERATOR | _ASYNC_GENERATOR)),
         value=value,
         place=place,
         summary=((handler.__doc__ or "").strip().splitlines() or [""])[0],
         answer=hints.get("return", Any),
+    )
+
+
+_FORMS = (
+    "an `event: Event[T]` or `events: Batch[T]`, and after it any of `context: Context` and "
+    "`request: Request`; after a `Lag(...)` it takes a `consumer: Consumer[T]`, and what a schedule "
+    "starts may take nothing"
+)
+_KINDS: Final[dict[Any, str]] = {Context: "context", Request: "request", Consumer: "consumer"}
+
+
+def _kind_of(hint: Any) -> str:
+    """Return what an annotation asks for besides the event; "" for anything else."""
+    hint = unbound(hint)
+    return _KINDS.get(get_origin(hint) or hint, "")
+
+
+def _parameter(number: int, parameter: str, hint: Any, name: str, place: str) -> str:
+    """Return what a parameter is given.
+
+    Raises:
+        Misuse: Its annotation says nothing that could be.
+    """
+    if kind := _kind_of(hint):
+        return kind
+    if number == 0:
+        return "event"
+    if hint is None or hint is Any:
+        # A second parameter without an annotation is the context, whatever its name.
+        return "context"
+    shown = getattr(hint, "__name__", None) or str(hint)
+    raise Misuse(
+        f"`{name}` ({place}): nothing can be given to `{parameter}: {shown}`; a handler takes {_FORMS}"
     )
 
 
@@ -148,11 +215,6 @@ def _reading(parameter: str, hint: Any, name: str, place: str) -> tuple[bool, An
     if origin in _SEQUENCES and arguments and (get_origin(arguments[0]) or arguments[0]) is Event:
         return True, (get_args(arguments[0]) or (Any,))[0]
     shown = getattr(hint, "__name__", None) or str(hint)
-    if hint is Request:
-        raise Misuse(
-            f"`{name}` ({place}): a handler is given the event a request becomes; write "
-            "`event: Event[Body]` with the body's type, and `Request.of(event)` for the rest"
-        )
     raise Misuse(
         f"`{name}` ({place}): `{parameter}: {shown}` is neither an event nor a batch; write "
         f"`{parameter}: Event[{shown}]` for one event at a time (its value is `{parameter}.value`), "

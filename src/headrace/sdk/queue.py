@@ -7,7 +7,7 @@ over HTTP. Every function is a consumer of its own: each gets every message.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from msgspec.structs import replace
 
@@ -16,8 +16,7 @@ from headrace.model.flow_control import Priority
 from headrace.model.function import QueueSpec, StreamSpec
 from headrace.model.policy import Retry
 from headrace.sdk.stream import Stream
-
-T = TypeVar("T")
+from headrace.sdk.type_variables import T
 
 PARALLELISM = 8
 

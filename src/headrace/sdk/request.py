@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic
 
 import msgspec
 
@@ -17,19 +17,21 @@ from headrace.model.errors import Invalid, Misuse
 from headrace.model.problem import MEDIA, Problem, filled_in
 from headrace.model.reply import WireReply, pack_reply
 from headrace.sdk.event import Event
+from headrace.sdk.type_variables import P
 
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 _PREFIX = "headrace-http-header-"
 _KEPT = frozenset({"content-length", "transfer-encoding", "connection", "date", "server"})
 
 
-class Request(msgspec.Struct, kw_only=True):
+class Request(msgspec.Struct, Generic[P], kw_only=True):
     """A request.
 
     Attributes:
         method: Such as `POST`.
         path: As it was asked for, still percent-encoded.
-        params: What stands in the braces of the path, by name, as its kind.
+        params: What stands in the braces of the path, by name, as its kind. In a handler that
+            takes a `request: Request[Params]`, that type, with the query's parameters too.
         query: The query's parameters, by name, typed where the route says so; one that came several
             times is a list.
         headers: Those the route names, in small letters; all but a few in a decorator function. One that
@@ -40,27 +42,35 @@ class Request(msgspec.Struct, kw_only=True):
 
     method: str
     path: str
-    params: dict[str, Any] = {}
+    params: P = msgspec.field(default_factory=dict)  # type: ignore[assignment]  # where `P` is a dict
     query: dict[str, Any] = {}
     headers: dict[str, str] = {}
     body: bytes = b""
     client: str = ""
 
     @classmethod
-    def of(cls, event: Event[Any]) -> Request:
+    def of(cls, event: Event[Any], params: Any = None) -> Request[Any]:
         """The request that brought `event`.
+
+        Args:
+            event: An event that came by a route.
+            params: A type for the path's and the query's parameters together; None leaves those of
+                the path in a dict.
 
         Raises:
             Misuse: It did not come by HTTP.
+            Invalid: Its parameters are not of that type.
         """
         given = event.headers
         if "headrace-http-method" not in given:
             raise Misuse(f"`{event.position}` did not come by a route; it has no request")
+        in_path = msgspec.json.decode(given.get("headrace-http-params", "{}"))
+        query = msgspec.json.decode(given.get("headrace-http-query", "{}"))
         return cls(
             method=given["headrace-http-method"],
             path=given["headrace-http-path"],
-            params=msgspec.json.decode(given.get("headrace-http-params", "{}")),
-            query=msgspec.json.decode(given.get("headrace-http-query", "{}")),
+            params=in_path if params is None else _opened({**query, **in_path}, params),
+            query=query,
             headers={
                 name.removeprefix(_PREFIX): value
                 for name, value in given.items()
@@ -68,6 +78,13 @@ class Request(msgspec.Struct, kw_only=True):
             },
             client=given.get("headrace-http-client", ""),
         )
+
+
+def _opened(given: dict[str, Any], as_type: Any) -> Any:
+    try:
+        return msgspec.convert(given, as_type, strict=False)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"the parameters of the request: {error}") from error
 
 
 class Reply:

@@ -17,12 +17,11 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic
 
 from headrace.model.errors import Misuse
 from headrace.sdk.error_notes import note
-
-T = TypeVar("T")
+from headrace.sdk.type_variables import T
 
 _NOTHING: Final[Any] = object()
 

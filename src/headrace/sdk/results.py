@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Generic, TypedDict, TypeVar, Unpack
+from typing import Any, ClassVar, Generic, TypedDict, Unpack
 
 from headrace.model.due_time import Moment
 from headrace.model.durations import Span
 from headrace.model.errors import HeadraceError
 from headrace.sdk.event import SAME_KEY, Event, SameKey
-
-T = TypeVar("T")
+from headrace.sdk.type_variables import T
 
 
 class MessageOptions(TypedDict, total=False):

@@ -7,7 +7,7 @@ routes of one app that would fit the same requests.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_origin
 
 import msgspec
 from msgspec.structs import replace
@@ -46,7 +46,7 @@ def read_routes(
                 'does not yield; write `yield` for each part, or `mode="sync"`'
             )
         if isinstance(trigger, (Http, Webhook)):
-            if Request in (shape.value, trigger.body):
+            if Request in (get_origin(shape.value) or shape.value, trigger.body):
                 raise Misuse(
                     f"{where}: a request's value is its body, and a `Request` is what it came with; write "
                     "`event: Event[Body]` with the body's type, and `Request.of(event)` for the rest"
@@ -59,17 +59,19 @@ def read_routes(
                 )
             if shape.value is Any and trigger.body is not None:
                 shape = replace(shape, value=trigger.body)
-            trigger = _resolved(trigger, body, where)
+            trigger = _resolved(trigger, body, shape.request, where)
         if isinstance(trigger, Http):
             trigger = _answering(trigger, shape, where)
         found.append(trigger)
     return tuple(found), shape
 
 
-def _resolved(trigger: Http | Webhook, body: Any, where: str) -> Http | Webhook:
+def _resolved(trigger: Http | Webhook, body: Any, params: Any, where: str) -> Http | Webhook:
     if isinstance(trigger, Http) and set(trigger.methods) <= _BODYLESS:
         # Such requests have no body: their value is what the path and the query say.
-        query = body if trigger.query is None else trigger.query
+        # `Request[Params]` names the same values, where the handler does not take them as an event.
+        given = params if body is Any and params is not None else body
+        query = given if trigger.query is None else trigger.query
         schema = _schema(query, where)
         if schema is not None and not may_be_object(schema):
             raise Misuse(

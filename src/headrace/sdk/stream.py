@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from headrace.model.codec import Coder
 from headrace.model.errors import Misuse
 from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_NAME
 from headrace.model.triggers.debezium import Debezium
-
-T = TypeVar("T")
+from headrace.sdk.type_variables import T
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

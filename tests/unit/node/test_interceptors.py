@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from headrace import App, Batch, Context, Event, Every, Http
+from headrace import App, Batch, Consumer, Context, Event, Every, Http
 from headrace.bus import Rule
 from headrace.environment.tasks import Tasks
 from headrace.http.admission import Admission
@@ -93,9 +93,9 @@ def shop() -> App:
         yield from range(3)
 
     @app.function(Lag("orders"))
-    def drain(events: Batch[Any], context: Context) -> None:
-        while context.consumer.fetch(10):
-            context.consumer.commit()
+    def drain(consumer: Consumer[Any], context: Context) -> None:
+        while consumer.fetch(10):
+            consumer.commit()
 
     @app.function(Every("1h"))
     def hourly(event: Event[Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headrace import App, Batch, Context, Event, Files
+from headrace import App, Consumer, Event, Files
 from headrace.errors import Misuse
 from headrace.sources import Lag, Missing, Silence
 
@@ -23,7 +23,7 @@ def test_triggers_take_streams_as_well_as_names() -> None:
     def alarm(event: Event[Any]) -> None: ...
 
     @shop.function(Lag(orders))
-    def work(events: Batch[Any], context: Context) -> None: ...
+    def work(consumer: Consumer[Any]) -> None: ...
 
     # They leave the process as names.
     assert [each.triggers for each in shop.spec().functions][1] == (Lag("orders"),)

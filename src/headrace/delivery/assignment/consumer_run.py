@@ -100,7 +100,7 @@ class ConsumerRun:
             if sum(chunk.size for chunk in self._open) + room > MAX_UNCOMMITTED:
                 raise Misuse(
                     f"more than {MAX_UNCOMMITTED:,} events were fetched without a commit; call "
-                    "`context.consumer.commit()` in between"
+                    "`consumer.commit()` in between"
                 )
             found: list[Chunk] = []
             if not self._over and self._engine.clock.monotonic() < self._ends:

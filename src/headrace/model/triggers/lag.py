@@ -19,7 +19,7 @@ MAX_LIFESPAN_S: Final = 43_200.0
 
 
 class Lag(PolicyStruct, frozen=True, tag="lag"):
-    """A stream's lag decides how many instances run; each fetches and commits by `context.consumer`.
+    """A stream's lag decides how many instances run; each fetches and commits by a `Consumer`.
 
     Attributes:
         stream: The stream, or its name. The function's group is its own, and this is its only trigger.

@@ -1,4 +1,4 @@
-"""`context.consumer` in the instance: asks the host for events, and has it commit what was done.
+"""a `Consumer` in the instance: asks the host for events, and has it commit what was done.
 
 In: the partitions of a run, and a host that hands out their events. Out: events as the handler's
 stream declares them, and effects as one `Returned` for each commit. It holds nothing back.
@@ -53,7 +53,7 @@ class ConsumerSession:
         """The next events; none where the run is to end."""
         if not 1 <= events <= MAX_FETCH:
             raise Misuse(f"`fetch({events!r})` is out of range; use 1 to {MAX_FETCH:,} events")
-        self._recorder.enter("`context.consumer.fetch`")
+        self._recorder.enter("`consumer.fetch`")
         try:
             return self._fetch(events)
         finally:
@@ -70,7 +70,7 @@ class ConsumerSession:
 
     def commit(self) -> None:
         """Land everything since the last commit."""
-        self._recorder.enter("`context.consumer.commit`")
+        self._recorder.enter("`consumer.commit`")
         try:
             self._commit()
         finally:
@@ -110,7 +110,7 @@ class ConsumerSession:
     @property
     def lag(self) -> int:
         """Events not fetched yet."""
-        self._recorder.enter("`context.consumer.lag`")
+        self._recorder.enter("`consumer.lag`")
         try:
             return self._host.fetch(self._invocation, 0)[1]
         finally:

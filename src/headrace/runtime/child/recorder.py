@@ -406,9 +406,7 @@ class Recorder(Cursor):
     def consumer(self) -> Consumer:
         """Return the consumer of a run that was started by lag."""
         if self.consumes is None:
-            raise Misuse(
-                "`context.consumer` is there only in runs that a `Lag(...)` trigger has started"
-            )
+            raise Misuse("a `Consumer` is there only in runs that a `Lag(...)` trigger has started")
         return self.consumes
 
     def index_of(self, event: object) -> int:

@@ -18,7 +18,31 @@ from headrace.runtime.child.recorder import Recorder
 from headrace.sdk.context import Context
 from headrace.sdk.declaration_checks import Declared
 from headrace.sdk.event import Event, SameKey
+from headrace.sdk.request import Request
 from headrace.sdk.results import Failures, Output
+
+
+def adapted(declared: Declared) -> Callable[..., Any]:
+    """Return the handler as it is called: with the event or batch, and the context if it takes more."""
+    shape, handler = declared.shape, declared.handler
+    if shape.parameters in {("event",), ("event", "context")}:
+        return handler
+
+    def call(subject: Any, context: Context) -> Any:
+        given: list[Any] = []
+        for kind in shape.parameters:
+            match kind:
+                case "event":
+                    given.append(subject)
+                case "context":
+                    given.append(context)
+                case "request":
+                    given.append(Request.of(subject, shape.request))
+                case _:
+                    given.append(context._consumer())
+        return handler(*given)
+
+    return call
 
 
 class Prepared:
@@ -43,9 +67,9 @@ class Prepared:
     def __init__(self, declared: Declared) -> None:
         shape, spec = declared.shape, declared.spec
         self.name = spec.name
-        self.handler: Callable[..., Any] = declared.handler
+        self.handler = adapted(declared)
         self.many = shape.batch
-        self.context = shape.context
+        self.context = shape.parameters != ("event",)
         self.awaits = shape.awaits
         self.generates = shape.generates
         self.order = spec.order

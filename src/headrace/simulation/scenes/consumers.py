@@ -15,7 +15,7 @@ from headrace.model.effects import Change, Space
 from headrace.model.event import Event
 from headrace.model.triggers.lag import Lag
 from headrace.sdk.app import App
-from headrace.sdk.batch import Batch
+from headrace.sdk.consumer import Consumer
 from headrace.sdk.context import Context
 from headrace.simulation.scenes.base import APP, WINDOW_S, Stage
 from headrace.testing.faults import SimulatedHost
@@ -90,9 +90,9 @@ class ConsumerScene:
         @app.function(
             Lag(STREAM, thresholds=planned.thresholds, lifespan=planned.lifespan), name=NAME
         )
-        async def drain(events: Batch[Any], context: Context) -> None:
+        async def drain(consumer: Consumer[Any], context: Context) -> None:
             fetched = 0
-            while batch := context.consumer.fetch(planned.fetch):
+            while batch := consumer.fetch(planned.fetch):
                 for event in batch:
                     context.publish(
                         done, {"n": event.value["n"], "from": event.position}, key=event.key
@@ -104,7 +104,7 @@ class ConsumerScene:
                 if not self._calm and chance.random() < planned.odds:
                     raise Clumsy("on the way")
                 if planned.commits and fetched % planned.commits == 0:
-                    context.consumer.commit()
+                    consumer.commit()
 
     async def perform(self) -> None:
         """Publish."""
