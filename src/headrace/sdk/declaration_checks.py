@@ -11,7 +11,7 @@ from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.triggers.base import CallTrigger, StreamTrigger, Trigger, listeners
 from headrace.model.triggers.files import Missing, Silence, Watch
-from headrace.model.triggers.http import Http
+from headrace.model.triggers.http import Http, Webhook
 from headrace.model.triggers.lag import Lag
 from headrace.model.triggers.schedules import Schedule
 from headrace.model.triggers.tables import SqlTable
@@ -227,6 +227,7 @@ WITHOUT_EVENTS: Final[tuple[type[Any], ...]] = (
     Missing,
     CallTrigger,
     Http,
+    Webhook,
 )
 """Triggers whose event a handler may leave unread: it says no more than that it is time, or that somebody calls."""
 
