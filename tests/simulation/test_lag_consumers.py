@@ -289,5 +289,5 @@ def test_only_a_run_that_a_lag_started_has_a_consumer() -> None:
     orders = app.stream("orders")
     with pytest.raises(Misuse, match=r"only what a `Lag\(...\)` starts takes a `Consumer`"):
 
-        @app.function(orders)
+        @app.function(orders)  # type: ignore[arg-type]  # that is the test
         def handle(consumer: Consumer[Any], context: Context) -> None: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,12 +13,15 @@ from headrace.model.former_names import renamed
 class CheckedArguments(msgspec.StructMeta):
     """Turns the `TypeError` of a wrong argument into a `Misuse` that names it and those there are."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Make the struct."""
-        try:
-            return super().__call__(*args, **kwargs)
-        except TypeError as error:
-            raise Misuse(_explained(self, args, kwargs, error)) from None
+    # A checker that saw `__call__` would take what it returns, and no longer check the arguments.
+    if not TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """Make the struct."""
+            try:
+                return super().__call__(*args, **kwargs)
+            except TypeError as error:
+                raise Misuse(_explained(self, args, kwargs, error)) from None
 
 
 class PolicyStruct(msgspec.Struct, metaclass=CheckedArguments, frozen=True):

@@ -27,6 +27,7 @@ from headrace.sdk.app_folder import folders
 from headrace.sdk.bus_forward import forward_of
 from headrace.sdk.custom_trigger import Emitter, custom_trigger
 from headrace.sdk.declaration_checks import Declared
+from headrace.sdk.declares import DeclaresReader
 from headrace.sdk.function_declarations import declare_function
 from headrace.sdk.options import (
     FUNCTION_OPTIONS,
@@ -49,6 +50,7 @@ from headrace.sdk.window_declaration import declare_window
 from headrace.sdk.windows import ClosedWindow, Windows
 
 T = TypeVar("T")
+U = TypeVar("U")
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 Source = TypeVar("Source", bound=Emitter)
 Hook = TypeVar("Hook", bound=Callable[[], Any])
@@ -307,11 +309,58 @@ class App(Streams):
             raise Misuse(f"{place}: a forward `{name}` was declared before; give it another name")
         self.forwards[name] = forward_of(self.name, rule, to, name, place)
 
+    @overload
+    def function(
+        self, source: Stream[T] | StreamSource[T], /, **options: Unpack[FunctionSettings]
+    ) -> DeclaresReader[T]: ...
+
+    @overload
+    def function(
+        self,
+        source: Stream[T] | StreamSource[T],
+        second: Stream[U] | StreamSource[U],
+        /,
+        **options: Unpack[FunctionSettings],
+    ) -> DeclaresReader[T | U]: ...
+
+    @overload
+    def function(
+        self,
+        source: Stream[Any] | StreamSource[Any],
+        second: Stream[Any] | StreamSource[Any],
+        third: Stream[Any] | StreamSource[Any],
+        /,
+        *more: Stream[Any] | StreamSource[Any],
+        **options: Unpack[FunctionSettings],
+    ) -> DeclaresReader[Any]: ...
+
+    @overload
+    def function(self, /, **options: Unpack[FunctionSettings]) -> Callable[[Handler], Handler]: ...
+
+    @overload
+    def function(
+        self,
+        source: Trigger | Emitter,
+        /,
+        *more: Stream[Any] | StreamSource[Any] | Trigger | Emitter,
+        **options: Unpack[FunctionSettings],
+    ) -> Callable[[Handler], Handler]: ...
+
+    @overload
+    def function(
+        self,
+        source: Stream[Any] | StreamSource[Any],
+        trigger: Trigger | Emitter,
+        /,
+        *more: Stream[Any] | StreamSource[Any] | Trigger | Emitter,
+        **options: Unpack[FunctionSettings],
+    ) -> Callable[[Handler], Handler]: ...
+
     def function(
         self,
         *sources: Stream[Any] | StreamSource[Any] | Trigger | Emitter,
         **options: Unpack[FunctionSettings],
-    ) -> Callable[[Handler], Handler]:
+    ) -> Any:
         """Declare the decorated handler a function; the handler itself stays as it is.
 
         Args:

@@ -67,7 +67,7 @@ def test_a_commit_that_has_ended_behind_one_that_has_not_does_not(loop: VirtualL
 def _failing(**options: object) -> App:
     app = App("app")
 
-    @app.function(app.stream("in"), **options)  # type: ignore[arg-type] # by name
+    @app.function(app.stream("in"), **options)  # type: ignore[call-overload,untyped-decorator] # by name
     def fail(event: Event[int]) -> None:
         raise ValueError
 

@@ -175,7 +175,7 @@ def _elsewhere(shop: App) -> None:
 
 
 def _wrong_type(shop: App) -> None:
-    @shop.function(shop.stream("numbers", value=int))
+    @shop.function(shop.stream("numbers", value=int))  # type: ignore[arg-type]  # that is the test
     def f(event: Event[str]) -> None: ...
 
 

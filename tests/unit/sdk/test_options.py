@@ -24,15 +24,15 @@ def test_wrong_options_of_a_function_are_seen_by_a_type_checker_and_refused() ->
     app = App("a")
     source = app.stream("s")
     with pytest.raises(Misuse, match="`batch_size='5'` is not a whole number; use 1 to 10,000"):
-        app.function(source, batch_size="5")(handler)  # type: ignore[arg-type]
+        app.function(source, batch_size="5")(handler)  # type: ignore[call-overload]
     with pytest.raises(Misuse, match=r"is unknown.*use `partition` or `key`"):
-        app.function(source, order="keyd")(handler)  # type: ignore[arg-type]
+        app.function(source, order="keyd")(handler)  # type: ignore[call-overload]
     with pytest.raises(Misuse, match="did you mean `timeout`"):
-        app.function(source, time_out=5)  # type: ignore[call-arg]
+        app.function(source, time_out=5)  # type: ignore[call-overload]
     with pytest.raises(Misuse, match="it is called `order` now"):
-        app.function(source, mode="keyed")  # type: ignore[call-arg]
+        app.function(source, mode="keyed")  # type: ignore[call-overload]
     with pytest.raises(Misuse, match="it is called `sample` now"):
-        app.function(source, rate=None)  # type: ignore[call-arg]
+        app.function(source, rate=None)  # type: ignore[call-overload]
     app.function(source, timeout="5m", name="f")(handler)
     assert app.spec().functions[0].timeout == 300
 

@@ -180,7 +180,7 @@ def test_a_handler_that_takes_no_event_needs_a_trigger_that_says_no_more_than_wh
     with pytest.raises(
         Misuse, match="takes no event, but its trigger `StreamTrigger` gives it some"
     ):
-        app.function(app.stream("orders"), name="orders")(nothing)
+        app.function(app.stream("orders"), name="orders")(nothing)  # type: ignore[arg-type]
 
 
 def test_a_request_is_opened_as_the_type_that_the_handler_names() -> None:

@@ -39,7 +39,7 @@ def counting(*, async_: bool = False, fails: int = 0) -> App:
 
         source = counted
 
-    @app.function(source, output=seen)
+    @app.function(source, output=seen)  # type: ignore[untyped-decorator]
     def note(event: Event[int]) -> int:
         return event.value
 

@@ -20,7 +20,7 @@ def watching(*triggers: Any) -> App:
     app.stream("paid", partitions=2)
     told = app.stream("told")
 
-    @app.function(*triggers, output=told)
+    @app.function(triggers[0], *triggers[1:], output=told)  # type: ignore[untyped-decorator]
     def tell(event: Event[Any]) -> Any:
         return {"of": (event.value["key"], event.value["last"])}
 
