@@ -17,14 +17,14 @@ from headrace.delivery.commit.changes import change_of
 from headrace.delivery.flow.debounce_waits import DebounceWaits
 from headrace.delivery.intake import lanes
 from headrace.delivery.parked import encode_event
-from headrace.delivery.partition import commit_pipeline, key_order
+from headrace.delivery.partition import commit_pipeline, key_order, worker
 from headrace.delivery.partition import settle as settling
 from headrace.delivery.partition.commit_pipeline import CommitPipeline
 from headrace.delivery.partition.ledger import Ledger
 from headrace.delivery.partition.retry import gives_up
 from headrace.delivery.partition.scheduler import UnitScheduler
+from headrace.delivery.partition.verdict_commit import commit_verdict
 from headrace.delivery.partition.watermark import Watermark
-from headrace.delivery.partition.worker import PartitionWorker
 from headrace.delivery.partition.worker_factory import WorkerFactory
 from headrace.delivery.publisher import Publisher
 from headrace.model.effects import Change, Progress, Space
@@ -296,13 +296,13 @@ def a_host_that_is_stopped_waits_for_its_runs(patch: pytest.MonkeyPatch) -> None
 
 @plant("R2", first=480)
 def what_ends_while_its_host_is_stopped_is_not_kept(patch: pytest.MonkeyPatch) -> None:
-    real = PartitionWorker._commit
+    real = commit_verdict
 
-    async def careless(self: Any, *verdict: Any) -> None:
-        if not self._is_stopping:
-            await real(self, *verdict)
+    async def careless(opened: Any, *verdict: Any) -> None:
+        if not opened.is_stopping:
+            await real(opened, *verdict)
 
-    patch.setattr(PartitionWorker, "_commit", careless)
+    patch.setattr(worker, "commit_verdict", careless)
 
 
 @plant("I3")

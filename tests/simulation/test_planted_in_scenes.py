@@ -30,12 +30,12 @@ from headrace.delivery.flow.limits import FlowLimiter, SampleFilter
 from headrace.delivery.intake.lanes import Lanes
 from headrace.delivery.intake.merge.merge import Merge
 from headrace.delivery.intake.merge.order_store import MergeOrderStore
-from headrace.delivery.partition import flow_gate
+from headrace.delivery.partition import flow_gate, worker
 from headrace.delivery.partition import settle as settling
 from headrace.delivery.partition.idle_windows import IdleWindows
 from headrace.delivery.partition.retry import gives_up
 from headrace.delivery.partition.scheduler import UnitScheduler
-from headrace.delivery.partition.worker import PartitionWorker
+from headrace.delivery.partition.verdict_commit import commit_verdict
 from headrace.delivery.partition.worker_factory import WorkerFactory
 from headrace.delivery.queues import external_consumers
 from headrace.delivery.queues.external_consumers import ExternalConsumers
@@ -410,14 +410,14 @@ def a_call_does_not_see_that_state_has_changed(patch: pytest.MonkeyPatch) -> Non
 
 @plant("W1", "windows")
 def what_is_told_of_a_window_does_not_land(patch: pytest.MonkeyPatch) -> None:
-    real = PartitionWorker._commit
+    real = commit_verdict
 
-    async def careless(self: Any, unit: Any, outcome: Any, *more: Any) -> None:
+    async def careless(opened: Any, unit: Any, outcome: Any, *more: Any) -> None:
         if ".window." in unit.chunks[0].stream and isinstance(outcome, Returned):
             outcome = _changed(outcome, appends=())
-        await real(self, unit, outcome, *more)
+        await real(opened, unit, outcome, *more)
 
-    patch.setattr(PartitionWorker, "_commit", careless)
+    patch.setattr(worker, "commit_verdict", careless)
 
 
 @plant("W2", "windows")

@@ -215,7 +215,7 @@ class FunctionSubscription:
             breaker=self._shared.breakers[function.name],
             flow=self._shared.flows[function.name],
         )
-        worker.paused = function.name in self._shared.paused
+        worker.pause(function.name in self._shared.paused)
         return worker
 
     async def _watch(self, partition: int, made: deque[PartitionWorker]) -> None:
