@@ -38,7 +38,7 @@ told = app.stream("told")
 
 
 @app.function(
-    KafkaTopic("{topic}", "127.0.0.1:{port}"), changes=Debezium(), output=told, order="key",
+    KafkaTopic("{topic}", "127.0.0.1:{port}", changes=Debezium()), output=told, order="key",
     parallelism=8, retry=Retry(attempts=1),
 )
 def tell(event: Event[Change]) -> str:

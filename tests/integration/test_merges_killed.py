@@ -22,7 +22,7 @@ rooms = app.stream("rooms")
 seen = app.stream("seen")
 
 
-@app.function(doors, rooms, merge="time", lateness=0.05, batch_size=3)
+@app.function(doors, rooms, merge="time", idle_timeout=0.05, batch_size=3)
 def join(events: Batch, context: Context) -> None:
     for event in events:
         context.publish(seen, event.value, key="all")

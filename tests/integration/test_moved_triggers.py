@@ -17,7 +17,7 @@ from headrace import App, Every, Retry
 app = App("clockwork")
 
 
-@app.function({triggers}retry=Retry(attempts=9, initial_delay=60.0))
+@app.function({triggers}{retry})
 def tick(event):
     raise ValueError("not today")
 """
@@ -27,7 +27,9 @@ STREAM = "_clockwork.tick.every.0"
 def settings(folder: Path, triggers: str) -> Settings:
     folder.chmod(folder.stat().st_mode | 0o755)
     target = folder / "clockwork.py"
-    target.write_text(APP.format(triggers=triggers))
+    # A function that is only called has no retries to set.
+    retry = "retry=Retry(attempts=9, initial_delay=60.0)" if triggers else ""
+    target.write_text(APP.format(triggers=triggers, retry=retry))
     return Settings(targets=(str(target),), data=folder / "data")
 
 

@@ -244,7 +244,7 @@ async def test_the_server_may_forget_only_what_was_told(
 @pytest.mark.parametrize(
     ("do", "settings", "says"),
     [
-        ("SELECT 1", {"key": "name"}, "REPLICA IDENTITY FULL"),
+        ("SELECT 1", {"key_columns": "name"}, "REPLICA IDENTITY FULL"),
         ("ALTER TABLE orders REPLICA IDENTITY NOTHING", {}, "REPLICA IDENTITY FULL"),
         (
             "SELECT pg_create_logical_replication_slot('headrace_shop_note_table_0', 'pgoutput')",
@@ -294,7 +294,7 @@ async def test_partitions_that_do_not_say_which_row_was_changed_are_refused_with
     parted.execute(PARTED.format(primary=""))
     parted.execute("ALTER TABLE parted REPLICA IDENTITY FULL")
     parted.execute("INSERT INTO parted VALUES (1, 'a'), (11, 'b')")
-    outlet, table = Kept(), {"table": "parted", "key": "id"}
+    outlet, table = Kept(), {"table": "parted", "key_columns": "id"}
     with pytest.raises(Misuse, match="which row was changed") as refused:
         await life(url, outlet, tmp_path, until=lambda: False, **table)
     assert parted.execute("SELECT count(*) FROM pg_publication").fetchone() == (0,)
@@ -329,7 +329,7 @@ async def test_a_partition_that_is_attached_later_is_shown_with_the_cure(
     parted.execute(PARTED.format(primary=""))
     for name in ("parted", "low", "higher"):
         parted.execute(f"ALTER TABLE {name} REPLICA IDENTITY FULL")
-    outlet, table = Kept(), {"table": "parted", "key": "id"}
+    outlet, table = Kept(), {"table": "parted", "key_columns": "id"}
     await life(
         url,
         outlet,

@@ -25,7 +25,7 @@ LONG = 300.0
 APP = f"""
 import asyncio, time
 
-from headrace import Consumer, *
+from headrace import *
 from headrace.sources import Emit, Lag
 
 app = App("slow")
