@@ -22,14 +22,12 @@ from headrace.sdk.stream import Stream, StreamSource
 from headrace.sdk.windows import (
     MAX_SPAN_S,
     MIN_IDLE_S,
-    Aggregation,
     ClosedWindow,
+    Folding,
     HoppingWindow,
     SessionWindow,
     TumblingWindow,
     Windows,
-    WindowStep,
-    WindowStreams,
 )
 
 _decode_end = msgspec.msgpack.Decoder(ClosedWindow | list[Any]).decode
@@ -93,10 +91,10 @@ def declare_window(
     )
     hints = get_type_hints(fold, include_extras=True)
     # The handler is declared first: which of its triggers the ends are is known only then.
-    step: WindowStep
+    folding: Folding
 
     def handler(event: Event[Any], context: Context) -> None:
-        step.take(event, context)
+        folding.take(event, context)
 
     event_type = unbound(hints.get(code.co_varnames[1]))
     if get_origin(event_type) is Event:
@@ -110,17 +108,17 @@ def declare_window(
     late_name = "" if late is None else late.name
     ends = Ends(max(stream.spec.partitions, 1), silence, size, late_name)
     closed = _closed(app.name, full, len(declared.spec.triggers), ends, place)
-    step = WindowStep(
+    folding = Folding(
         full,
-        Aggregation(
-            by,
-            fold,
-            of=hints.get("return", Any),
-            combine=combine,
-            lateness=wait,
-            close=close,
-        ),
-        WindowStreams(output=output, late=late, closed=closed),
+        by,
+        fold,
+        of=hints.get("return", Any),
+        combine=combine,
+        lateness=wait,
+        output=output,
+        late=late,
+        close=close,
+        closed=closed,
     )
     app.closed[closed.name] = closed
     declared.decoders = {**declared.decoders, closed.name: _decode_end}

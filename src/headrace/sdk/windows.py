@@ -160,61 +160,39 @@ def spans_at(by: Windows, time: int) -> list[tuple[int, int]]:
             return [(time, time + _micros(gap))]
 
 
-class Aggregation(msgspec.Struct, frozen=True, eq=False):
-    """How a window function makes one value of a window's events.
-
-    Attributes:
-        by: Which windows an event is in.
-        fold: Takes what a window holds (None at first) and an event, and returns what it holds then.
-        of: The type of what a window holds.
-        combine: Makes one of what two sessions hold.
-        lateness: How far an event may be behind the latest one of its partition, in seconds.
-        close: Makes what is published of a closed window; None publishes the window itself.
-    """
-
-    by: Windows
-    fold: Callable[[Any, Event[Any]], Any]
-    of: Any
-    combine: Callable[[Any, Any], Any] | None
-    lateness: float
-    close: Callable[[ClosedWindow], Any] | None
-
-
-class WindowStreams(msgspec.Struct, frozen=True, eq=False):
-    """Streams that a window function publishes to.
-
-    Attributes:
-        output: Takes what is published of closed windows.
-        late: Takes events whose windows had closed; None drops them.
-        closed: Takes the windows that have closed; the function reads it as well.
-    """
-
-    output: Stream[Any]
-    late: Stream[Any] | None
-    closed: Stream[ClosedWindow]
-
-
-class WindowStep:
+class Folding:
     """Step of a window function: what it does with one event. Keeps nothing between two of them.
 
     Args:
         name: The function's full name.
-        aggregation: What it makes of the events of a window.
-        streams: Where it publishes.
+        of: The type of what a window holds.
+        closed: Takes the windows that have closed; the function reads it as well.
     """
 
-    def __init__(self, name: str, aggregation: Aggregation, streams: WindowStreams) -> None:
-        by = aggregation.by
+    def __init__(
+        self,
+        name: str,
+        by: Windows,
+        fold: Callable[[Any, Event[Any]], Any],
+        *,
+        of: Any,
+        combine: Callable[[Any, Any], Any] | None,
+        lateness: float,
+        output: Stream[Any],
+        late: Stream[Any] | None,
+        close: Callable[[ClosedWindow], Any] | None,
+        closed: Stream[ClosedWindow],
+    ) -> None:
         self._name = name
         self._by = by
-        self._fold = aggregation.fold
-        self._of = aggregation.of
-        self._combine = aggregation.combine
-        self._lateness = _micros(aggregation.lateness)
-        self._close = aggregation.close
-        self._output = streams.output
-        self._late = streams.late
-        self._closed = streams.closed
+        self._fold = fold
+        self._of = of
+        self._combine = combine
+        self._lateness = _micros(lateness)
+        self._output = output
+        self._late = late
+        self._close = close
+        self._closed = closed
         match by:
             case TumblingWindow(size=size):
                 self._width = _micros(size)

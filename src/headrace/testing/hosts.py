@@ -13,6 +13,8 @@ from collections.abc import Coroutine, Mapping, Sequence
 from random import Random  # noqa: TID251 - mixes the scheduler's order, from the seed
 from typing import Any, TypeVar, cast
 
+import msgspec
+
 from headrace.bus.http_target import HttpRequest
 from headrace.client.http_pool import HttpPool
 from headrace.delivery.assignment.supervisor import PartitionSupervisor
@@ -29,7 +31,7 @@ from headrace.http.dependencies import Dependencies, Health
 from headrace.model.effects import Space
 from headrace.model.errors import Conflict, Fenced, Unavailable
 from headrace.model.event import Event
-from headrace.model.function import StreamSpec
+from headrace.model.function import AppSpec, StreamSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.model.record import Append, Chunk, encode_events
@@ -110,7 +112,8 @@ class Hosts:
         secrets: Mapping[str, str] | None = None,
     ) -> None:
         self.apps = {app.name: app for app in apps}
-        self.specs = [app.spec() for app in apps]
+        # As a node gets them from the process that imports the app: what cannot be sent fails here too.
+        self.specs = [_sent(app.spec()) for app in apps]
         self.seed = seed
         self.loop = VirtualLoop(shuffle=Random(seed) if shuffle else None, max_steps=max_steps)
         self.loop.set_task_factory(_adopting)
@@ -496,3 +499,10 @@ async def _gone(tasks: Sequence[asyncio.Task[Any]] | set[asyncio.Task[Any]]) -> 
         task.cancel()
     if members:
         await asyncio.gather(*members, return_exceptions=True)
+
+
+_decode_spec = msgspec.msgpack.Decoder(AppSpec).decode
+
+
+def _sent(spec: AppSpec) -> AppSpec:
+    return _decode_spec(msgspec.msgpack.encode(spec))

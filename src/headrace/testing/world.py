@@ -36,11 +36,11 @@ from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
 from headrace.model.policy import MAX_KEPT_S
 from headrace.model.record import Position, decode_events
 from headrace.model.stores import StoreAddress
+from headrace.runtime.child.error_cause import cause_of
 from headrace.sdk.app import App
 from headrace.sdk.app_folder import folders
 from headrace.sdk.event import Event
 from headrace.sdk.resource import Resource
-from headrace.sdk.source_location import near
 from headrace.sdk.store import OWN_STORE, Store
 from headrace.sdk.stream import Stream
 from headrace.storage.state.rows import rows_of
@@ -227,9 +227,9 @@ class World:
             consumer_name(owner, name), lambda: self._node.supervisor.queues, self._drive
         )
 
-    def left_out(self, function: str) -> dict[str, int]:
+    def left_out(self, function: str | Callable[..., Any]) -> dict[str, int]:
         """Count the events that flow control left out since the host started, by policy."""
-        return dict(self._node.services.runs.counters[function].left_out)
+        return dict(self._node.services.runs.counters[self._named(function)].left_out)
 
     # --- producing --------------------------------------------------------------------------
 
@@ -335,21 +335,39 @@ class World:
         """From now on let the seed decide who goes first among all that could."""
         self._lives.loop.shuffle(Random(self.seed))
 
-    def fail(self, function: str, times: int = 1, error: str = "planned by the test") -> None:
-        """The next `times` runs of the function raise before they do anything."""
-        self._plan(function, times, Returned(error=Cause("Planned", error)))
+    def fail(
+        self,
+        function: str | Callable[..., Any],
+        error: BaseException | None = None,
+        *,
+        times: int = 1,
+    ) -> None:
+        """Let the next `times` runs of the function raise `error` before they do anything.
 
-    def timeout(self, function: str, times: int = 1) -> None:
-        """The next `times` runs of the function overrun their timeout."""
+        Raises:
+            Misuse: `error` is not an exception, or `times` not a number of runs.
+            Unknown: No app of this world has such a function.
+        """
+        if not isinstance(error, BaseException | None):
+            raise Misuse(
+                f"`fail` takes what the handler is to raise, such as `ConnectionError('down')`, "
+                f"not {error!r}; write how often as `times=`"
+            )
+        cause = Cause("Planned", "planned by the test") if error is None else cause_of(error)
+        self._plan(function, times, Returned(error=cause))
+
+    def timeout(self, function: str | Callable[..., Any], times: int = 1) -> None:
+        """Let the next `times` runs of the function overrun their timeout."""
         self._plan(function, times, TimedOut(Cause("TimedOut", "planned by the test")))
 
-    def kill_instance(self, function: str, times: int = 1) -> None:
-        """The instance dies during the next `times` runs of the function."""
+    def kill_instance(self, function: str | Callable[..., Any], times: int = 1) -> None:
+        """Let the instance die during the next `times` runs of the function."""
         self._plan(function, times, Crashed(Cause("Crashed", "planned by the test")))
 
-    def _plan(self, function: str, times: int, outcome: Outcome) -> None:
-        self._node.supervisor.known(function)
-        self._runs.plan(function, times, outcome)
+    def _plan(self, function: str | Callable[..., Any], times: int, outcome: Outcome) -> None:
+        if times < 1:
+            raise Misuse(f"`times` is a number of runs, at least 1, not {times!r}")
+        self._runs.plan(self._named(function), times, outcome)
 
     # --- looking ----------------------------------------------------------------------------
 
@@ -376,24 +394,13 @@ class World:
         Raises:
             Unknown: No app of this world has such a function.
         """
-        known = {
-            name: declared
-            for app in self._lives.apps.values()
-            for name, declared in app.functions.items()
-        }
-        for name, declared in known.items():
-            if function in (name, declared.handler):
-                return self._store(StoreAddress(declared.spec.app, name), OWN_STORE)
-        apps = {*self._lives.apps, *self._lives.apps.values()}
-        if function in apps:
+        if function in {*self._lives.apps, *self._lives.apps.values()}:
             raise Unknown(
                 "each function has a state of its own: write `world.state(handler)`, and "
                 "`world.store(totals)` for a store that the app declares"
             )
-        raise Unknown(
-            f"`{function}` is not a function of this world{near(str(function), known)}; it has "
-            + ", ".join(f"`{each}`" for each in known)
-        )
+        name = self._named(function)
+        return self._store(StoreAddress(name.partition(".")[0], name), OWN_STORE)
 
     def store(self, store: Store[V]) -> StateView[V]:
         """Return what a store of an app holds, as it was committed.
@@ -411,21 +418,21 @@ class World:
         lives = self._lives
         return StateView(lives.storage, lives.clock, rows_of(address), store.decode)
 
-    def dead_letters(self, function: str | None = None) -> list[DeadEvent]:
+    def dead_letters(self, function: str | Callable[..., Any] | None = None) -> list[DeadEvent]:
         """Return the dead letters, by function and position."""
-        return at_once(self._dead.list(function, limit=PAGE))
+        return at_once(self._dead.list(self._named_or_all(function), limit=PAGE))
 
-    def parked(self, function: str | None = None) -> list[ParkedKey]:
+    def parked(self, function: str | Callable[..., Any] | None = None) -> list[ParkedKey]:
         """Return the parked keys and stopped partitions."""
-        return at_once(self._lot.keys(function))
+        return at_once(self._lot.keys(self._named_or_all(function)))
 
-    def lag(self, function: str | None = None) -> int:
+    def lag(self, function: str | Callable[..., Any] | None = None) -> int:
         """Count the events that are not finished."""
         return sum(row.lag for row in self.lag_rows(function))
 
-    def lag_rows(self, function: str | None = None) -> list[LagRow]:
+    def lag_rows(self, function: str | Callable[..., Any] | None = None) -> list[LagRow]:
         """Return the lag of each function in each partition."""
-        return at_once(self._node.services.lag.rows(function))
+        return at_once(self._node.services.lag.rows(self._named_or_all(function)))
 
     def map(self) -> str:
         """The function-trigger map, as a table."""
@@ -435,13 +442,13 @@ class World:
 
     def redrive(
         self,
-        function: str,
+        function: str | Callable[..., Any],
         *,
         key: str | None = None,
         positions: Sequence[Position] | None = None,
     ) -> int:
         """Run again what was given up or parked: one key, some dead letters, or everything."""
-        count = 0
+        function, count = self._named(function), 0
         if key is not None or positions is None:
             parked = at_once(self._lot.keys(function))
             if key is None or any(one.key == key for one in parked):
@@ -450,22 +457,29 @@ class World:
             count += self._drive(self._dead.redrive(function, positions))
         return count
 
-    def discard(self, function: str, *, key: str | None = None) -> int:
+    def discard(self, function: str | Callable[..., Any], *, key: str | None = None) -> int:
         """Delete for good what is parked under the key; without one, all that is parked or dead."""
+        function = self._named(function)
         count = self._drive(self._lot.discard(function, key))
         return count if key is not None else count + self._drive(self._dead.discard(function))
 
-    def reset(self, function: str, start: str = "earliest", *, order_of: str | None = None) -> None:
+    def reset(
+        self,
+        function: str | Callable[..., Any],
+        start: str = "earliest",
+        *,
+        order_of: str | None = None,
+    ) -> None:
         """Send the function back (or forward): `earliest`, `latest`, an offset.
 
         `order_of` names a function whose order of merging it is to take.
         """
         supervisor = self._node.supervisor
-        self._drive(supervisor.reset(function, start, order_of=order_of))
+        self._drive(supervisor.reset(self._named(function), start, order_of=order_of))
 
     def flush(
         self,
-        function: str,
+        function: str | Callable[..., Any],
         *,
         partition: int | None = None,
         key: str | UnsetType | None = UNSET,
@@ -478,15 +492,17 @@ class World:
             key: Whose, None: those without a key; not given: all.
         """
         windows = self._node.services.windows
-        return self._drive(windows.flush(function, partition=partition, key=key)).closed
+        return self._drive(
+            windows.flush(self._named(function), partition=partition, key=key)
+        ).closed
 
-    def pause(self, function: str) -> None:
+    def pause(self, function: str | Callable[..., Any]) -> None:
         """Let the function take up nothing new."""
-        self._node.supervisor.pause(function)
+        self._node.supervisor.pause(self._named(function))
 
-    def resume(self, function: str) -> None:
+    def resume(self, function: str | Callable[..., Any]) -> None:
         """Let it go on."""
-        self._node.supervisor.resume(function)
+        self._node.supervisor.resume(self._named(function))
 
     def bus_replay(
         self,
@@ -536,38 +552,71 @@ class World:
 
     def assert_order(
         self,
-        where: str | Stream[Any],
+        where: str | Stream[Any] | Callable[..., Any],
         *,
         by: Callable[[Event[Any]], Any] | None = None,
     ) -> None:
         """Within each key nothing has overtaken anything.
 
         Args:
-            where: A function (`app.name`): its first successful deliveries must follow the log. Or
-                a stream: `by` must not decrease within a key.
+            where: A function (its handler or `app.name`): its first successful deliveries must
+                follow the log. Or a stream: `by` must not decrease within a key.
             by: What must not decrease; only for a stream.
+
+        Raises:
+            Unknown: It is neither a function nor a stream of this world.
         """
-        name = where if isinstance(where, str) else where.name
+        is_function = where in self._node.supervisor.functions or not isinstance(
+            where, (str, Stream)
+        )
+        if isinstance(where, Stream):
+            name = where.name
+        else:
+            name = self._named(where) if is_function else str(where)
         rows: list[tuple[Any, Any, str]]
-        if isinstance(where, str) and where in self._node.supervisor.functions:
+        if is_function:
             rows = [
                 (
                     (one.position.stream, one.position.partition, one.key),
                     one.position.offset,
                     str(one.position),
                 )
-                for one in self._runs.first_done(where)
+                for one in self._runs.first_done(name)
             ]
-        elif by is None:
-            raise Misuse(f"`assert_order({name!r})` needs `by=`: what must not decrease in a key?")
         else:
-            rows = [
-                ((event.partition, event.key), by(event), event.position)
-                for event in self.published(where)
-            ]
+            events = self.published(name)
+            if by is None:
+                raise Misuse(
+                    f"`assert_order({name!r})` needs `by=`: what must not decrease in a key?"
+                )
+            rows = [((event.partition, event.key), by(event), event.position) for event in events]
         check_order(name, repr(self), rows)
 
     # --- inside -----------------------------------------------------------------------------
+
+    def _named(self, function: str | Callable[..., Any]) -> str:
+        """Return the full name of a function that is given by its handler or its name.
+
+        Raises:
+            Unknown: Nothing of this world has that name: an assertion about it would hold for ever.
+        """
+        if isinstance(function, str):
+            return self._node.supervisor.known(function).name
+        known = {
+            name: declared
+            for app in self._lives.apps.values()
+            for name, declared in app.functions.items()
+        }
+        for name, declared in known.items():
+            if function is declared.handler:
+                return name
+        raise Unknown(
+            f"`{getattr(function, '__name__', function)}` is not a function of this world; it has "
+            + ", ".join(f"`{each}`" for each in known)
+        )
+
+    def _named_or_all(self, function: str | Callable[..., Any] | None) -> str | None:
+        return None if function is None else self._named(function)
 
     @property
     def _node(self) -> HostedNode:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 
 from headrace import App, Batch, Context, Event, Failures, ParkKey, ParkPartition, Retry
@@ -430,3 +431,57 @@ def test_the_map_of_a_world_has_what_its_code_says_and_what_was_observed() -> No
         world.publish(ins, "chosen")
         world.run_until_idle()
         assert "mapped.said (in code), mapped.chosen (observed)" in world.map()
+
+
+def test_a_function_is_named_by_its_handler_and_nobody_by_a_name_that_nobody_has() -> None:
+    shop = App("shop")
+    orders = shop.stream("orders")
+
+    @shop.function(orders, retry=Retry(attempts=3, retry_on=ConnectionError, jitter=False))
+    def price(event: Event[Any], context: Context) -> None: ...
+
+    def stranger(event: Event[Any]) -> None: ...
+
+    with World(shop) as world:
+        world.fail(price, ConnectionRefusedError("down"), times=2)
+        world.publish(orders, 1)
+        world.run_until_idle()
+        assert [each.outcome for each in world.deliveries][-1] == "done"
+        assert world.dead_letters(price) == []
+        assert world.parked(price) == []
+        world.fail(price, ValueError("odd"))
+        world.publish(orders, 2)
+        world.run_until_idle()
+        # It is not among `retry_on`, so it is given up at the first attempt.
+        (letter,) = world.dead_letters("shop.price")
+        assert (letter.cause.kind, letter.cause.message) == ("ValueError", "odd")
+        assert world.redrive(price) == 1
+        for look in (world.dead_letters, world.parked, world.lag, world.left_out, world.pause):
+            with pytest.raises(Unknown, match=r"did you mean `shop.price`"):
+                look("shop.prise")
+            with pytest.raises(Unknown, match="`stranger` is not a function of this world"):
+                look(stranger)
+        for check in (world.published, world.assert_order, world.assert_exactly_once):
+            with pytest.raises(Unknown, match=r"there is no stream `shop\.prise`"):
+                check("shop.prise")
+        with pytest.raises(Unknown, match="orderz"):
+            world.cancel("orderz", "an id")
+        with pytest.raises(Misuse, match=r"what the handler is to raise.*`times=`"):
+            world.fail(price, cast("BaseException", 2))
+        with pytest.raises(Misuse, match="at least 1, not 0"):
+            world.fail(price, ValueError("odd"), times=0)
+        world.assert_order(price)
+
+
+def test_a_world_sends_specs_as_a_node_does() -> None:
+    """A spec that cannot go from the process which imports an app to the node fails in a test too."""
+    shop = App("shop")
+    orders = shop.stream("orders")
+
+    @shop.function(orders)
+    def price(event: Event[Any]) -> None: ...
+
+    declared = shop.functions["shop.price"]
+    declared.spec = msgspec.structs.replace(declared.spec, parallelism=cast("int", "four"))
+    with pytest.raises(msgspec.ValidationError, match="parallelism"), World(shop):
+        pass
