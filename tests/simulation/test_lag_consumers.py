@@ -52,7 +52,7 @@ def test_nothing_is_kept_of_a_run_that_has_ended() -> None:
         world.run_until_idle()
 
         _assert_whole(world, 20)
-        assert world._lives.node.supervisor._consumer_runs._known == {}
+        assert world._lives.node.supervisor._runtime.consumer_runs._known == {}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from headrace.delivery.engine import Engine
 from headrace.delivery.hostcalls import host_services
 from headrace.http.dependencies import Dependencies, Health
 from headrace.node.http_services import build_services
-from headrace.runtime.base import Interceptor, Runtime, intercepted
+from headrace.node.run_chain import chain_runs
+from headrace.runtime.base import Interceptor, Runtime
 from headrace.runtime.host_services import HostServices
 from headrace.runtime.instance_views import ColdStarts, FailedStart
 from headrace.security.access import Access
@@ -106,14 +107,19 @@ def connect_parts(
     consumer_runs, answers = ConsumerRuns(), LiveAnswers()
     runtime = runtime_for(host_services(storage, clock, consumer_runs, answers, secrets))
     internal = InternalFunctions(clock, engine.tasks)
+    delivering = engine if delivered is None else replace(engine, log=delivered)
     supervisor = PartitionSupervisor(
-        engine=engine if delivered is None else replace(engine, log=delivered),
-        submit=intercepted(runtime.submit, (internal.intercept,)),
+        engine=delivering,
+        runtime=chain_runs(
+            runtime,
+            engine=delivering,
+            internal=internal,
+            consumer_runs=consumer_runs,
+            outermost=interceptors,
+        ),
         on_failure=on_failure,
         folder=folder,
         outside=outside,
-        consumer_runs=consumer_runs,
-        interceptors=interceptors,
     )
     bus = Bus(supervisor, internal, storage=storage, broker=broker, post=post, secrets=secrets)
     replays = Replays(

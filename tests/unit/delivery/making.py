@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from headrace.delivery.assignment.consumer_run import ConsumerRuns
+from headrace.delivery.assignment.node_runtime import DeployedFunctions, NodeRuntime
 from headrace.delivery.commit.committer import Committer
 from headrace.delivery.commit.delayed_appends import DelayedAppends
 from headrace.delivery.commit.publish_checks import PublishChecks
 from headrace.delivery.engine import Engine
+from headrace.delivery.queues.external_consumers import ExternalConsumers
 from headrace.delivery.unit import Unit
 from headrace.environment.clock import Clock, SystemClock
 from headrace.environment.randomness import SeededEntropy, SystemEntropy
@@ -38,6 +41,19 @@ def publish_checks_of(broker: Broker) -> PublishChecks:
     """The publish checks of a node with this log."""
     delays = DelayedAppends(SystemClock(), SystemEntropy())
     return PublishChecks(broker, delays, RunHistory())
+
+
+def runtime_over(engine: Engine, submit: Submit) -> NodeRuntime:
+    """Make what a partition supervisor is given, without interceptors."""
+    delays = DelayedAppends(engine.clock, engine.random)
+    return NodeRuntime(
+        submit=submit,
+        functions=DeployedFunctions(),
+        publish_checks=PublishChecks(engine.log, delays, engine.telemetry),
+        queues=ExternalConsumers(engine.storage, engine.clock, engine.random, engine.tasks),
+        consumer_runs=ConsumerRuns(),
+        delayed_appends=delays,
+    )
 
 
 def chunk(

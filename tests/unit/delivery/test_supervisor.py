@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from msgspec.structs import replace
-from tests.unit.delivery.making import engine_over
+from tests.unit.delivery.making import engine_over, runtime_over
 
 from headrace.delivery.assignment.supervisor import PartitionSupervisor
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
@@ -38,9 +38,10 @@ async def stopped_amid(loop: VirtualLoop) -> tuple[str, list[str]]:
     storage = MemoryStorage(clock)
     broker = Hesitant(storage, clock=clock)
     failures: list[str] = []
+    engine = engine_over(storage, broker, clock)
     supervisor = PartitionSupervisor(
-        engine=engine_over(storage, broker, clock),
-        submit=nothing_runs,
+        engine=engine,
+        runtime=runtime_over(engine, nothing_runs),
         on_failure=lambda name, error: failures.append(f"{name}: {error!r}"),
     )
     await supervisor.deploy(APP)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -20,7 +20,7 @@ from headrace.http.response import Response
 from headrace.http.server.application import Application
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
-from headrace.runtime.base import Run, Submit, Waiter
+from headrace.runtime.base import Interceptor, Run, Submit, Waiter, intercepted
 from headrace.security.access import Peer
 from headrace.sources import Lag
 from headrace.testing import World
@@ -131,8 +131,8 @@ async def called_fast(world: World) -> bytes:
     return (await client.answered).body
 
 
-@pytest.fixture(scope="module")
-def runs() -> Runs:
+def all_kinds_of_runs() -> tuple[Runs, set[str]]:
+    """Start each kind of run; the runs that an interceptor saw, and functions with runs that it missed."""
     found = Runs()
     world = World(shop(), seed=3)
     world._lives.interceptors = (found.intercept,)
@@ -147,6 +147,17 @@ def runs() -> Runs:
         assert world.ask("POST", "/price", 21).body == 42
         assert world._drive(called_fast(world)) == b"42"
         assert world.ask("GET", "/counted").status == 200
+        ended = world._lives.node.services.runs.recent(limit=1_000)
+    assert len(ended) < 1_000
+    # A run is recorded by the code that wanted it, in whatever way that started it.
+    seen = {(each.invocation.function, each.invocation.key) for each in found.seen}
+    return found, {run.function for run in ended if (run.function, run.key) not in seen}
+
+
+@pytest.fixture(scope="module")
+def runs() -> Runs:
+    found, missed = all_kinds_of_runs()
+    assert missed == set()
     return found
 
 
@@ -180,3 +191,30 @@ def test_it_sees_calls_with_a_task_and_without(runs: Runs) -> None:
 
 def test_it_sees_that_an_answer_is_sent_as_it_comes(runs: Runs) -> None:
     assert {each.invocation.live for each in runs.of("shop.counted")} == {True}
+
+
+@pytest.mark.parametrize(
+    ("past", "missed"),
+    [
+        (lambda _, after: after is not None, {"shop.keyed"}),
+        (lambda invocation, _: invocation.function == "shop.price", {"shop.price"}),
+        (lambda invocation, _: invocation.function[:5] == "_bus.", {"_bus.rules.orders"}),
+    ],
+    ids=["sent ahead", "direct call", "internal function"],
+)
+def test_a_run_that_goes_past_the_chain_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+    past: Callable[[Invocation, Run | None], bool],
+    missed: set[str],
+) -> None:
+    def leaky(runtime: Submit, interceptors: Sequence[Interceptor]) -> Submit:
+        # The last one runs internal functions: without it there would be nobody who can.
+        whole, rest = intercepted(runtime, interceptors), intercepted(runtime, interceptors[-1:])
+
+        def submit(invocation: Invocation, done: Waiter, after: Run | None = None, /) -> Run:
+            return (rest if past(invocation, after) else whole)(invocation, done, after)
+
+        return submit
+
+    monkeypatch.setattr("headrace.node.run_chain.intercepted", leaky)
+    assert all_kinds_of_runs()[1] == missed

@@ -10,19 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from headrace.delivery.assignment.changeover import Step, Streams, steps
-from headrace.delivery.assignment.consumer_run import ConsumerRuns
 from headrace.delivery.assignment.lag_scaler import LagScaler
+from headrace.delivery.assignment.node_runtime import NodeRuntime
 from headrace.delivery.assignment.seek import move, move_to_end, must_merge_alike
 from headrace.delivery.assignment.source_supervisor import Key, SourceSupervisor
 from headrace.delivery.assignment.subscriptions import FunctionSubscription, Shared
-from headrace.delivery.commit.delayed_appends import DelayedAppends
-from headrace.delivery.commit.publish_checks import PublishChecks
 from headrace.delivery.engine import Engine
 from headrace.delivery.flow.breaker import BreakerState, CircuitBreaker
 from headrace.delivery.flow.limits import FlowLimiter
@@ -30,7 +28,6 @@ from headrace.delivery.partition.worker import PartitionWorker
 from headrace.delivery.partition.worker_factory import WorkerFactory
 from headrace.delivery.positions import fence_as_stored, start_offset
 from headrace.delivery.queues.delayed import DelayedMessages
-from headrace.delivery.queues.external_consumers import ExternalConsumers
 from headrace.delivery.unknown_function import unknown_function
 from headrace.environment.supervised_task import Supervised, TaskFailure, Work
 from headrace.model.errors import Misuse, Unavailable
@@ -38,7 +35,7 @@ from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.triggers.base import StreamTrigger, Trigger, listeners, own_settings
 from headrace.model.triggers.files import Ends
 from headrace.model.triggers.lag import Lag
-from headrace.runtime.base import Interceptor, Submit, intercepted, invoke
+from headrace.runtime.base import invoke
 from headrace.sources.open import SourceContext
 from headrace.sources.schedules.schedule_queue import ScheduleQueue
 from headrace.sources.trigger_checks import check_patterns
@@ -74,31 +71,29 @@ class PartitionSupervisor:
         self,
         *,
         engine: Engine,
-        submit: Submit,
+        runtime: NodeRuntime,
         on_failure: Callable[[str, BaseException], None],
         folder: Path | None = None,
         outside: bool = True,
-        consumer_runs: ConsumerRuns | None = None,
-        interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self.apps: dict[str, AppSpec] = {}
-        self.functions: dict[str, FunctionSpec] = {}
+        self.functions = runtime.functions.current
         self.breakers: dict[str, CircuitBreaker] = {}
         self.halted: dict[Key, str] = {}
         self._flows: dict[str, FlowLimiter] = {}
-        self._consumer_runs = ConsumerRuns() if consumer_runs is None else consumer_runs
         self._on_failure = on_failure
         self._engine = engine
         self.committer = engine.committer
-        storage, log, clock, random = engine.storage, engine.log, engine.clock, engine.random
-        delayed_appends = DelayedAppends(clock, random)
-        self.queues = ExternalConsumers(storage, clock, random, engine.tasks)
+        self._runtime = runtime
+        self.submit = runtime.submit
+        self.queues = runtime.queues
+        log, clock = engine.log, engine.clock
         # By function first: there may be thousands, and each finds its own only.
         self._readings: defaultdict[str, dict[Streams, FunctionSubscription]] = defaultdict(dict)
         self._readers: defaultdict[str, set[str]] = defaultdict(set)
         # Those that are not wanted any more, while what they have in hand ends.
         self._leaving: dict[tuple[str, Streams], asyncio.Task[None]] = {}
-        self._removed: dict[str, FunctionSpec] = {}
+        self._removed = runtime.functions.removed
         self._paused: set[str] = set()
         self._is_closing = False
         # Held while an operator's wish is done to rows of a partition that nobody owns here.
@@ -107,16 +102,12 @@ class PartitionSupervisor:
             committer=engine.committer,
             broker=log,
             clock=clock,
-            appends=delayed_appends,
+            appends=runtime.delayed_appends,
             on_failure=on_failure,
         )
-        self.publish_checks = PublishChecks(log, delayed_appends, engine.telemetry)
-        # What a run publishes is checked whoever has run it, so that comes before all who run some.
-        own = (self.publish_checks.intercept(self._spec_of), self.queues.intercept)
-        self.submit = intercepted(submit, (*interceptors, *own))
         around = SourceContext(
             clock,
-            random,
+            engine.random,
             folder,
             log,
             partial(invoke, self.submit),
@@ -124,9 +115,7 @@ class PartitionSupervisor:
             agenda=ScheduleQueue(clock, engine.tasks),
         )
         self.sources = SourceSupervisor(around, engine=engine, halted=self.halted)
-        self._workers = WorkerFactory(
-            engine, submit=self.submit, queues=self.queues, publish_checks=self.publish_checks
-        )
+        self._workers = WorkerFactory(engine, submit=self.submit, queues=self.queues)
         self._shared = Shared(
             workers=self._workers,
             sources=self.sources,
@@ -278,10 +267,6 @@ class PartitionSupervisor:
             if not any(key[0] == leaving for leaving, _ in self._leaving):
                 self._removed.pop(key[0], None)
 
-    def _spec_of(self, name: str) -> FunctionSpec | None:
-        """A function by its name; one that was removed as long as it has something in hand."""
-        return self.functions.get(name) or self._removed.get(name)
-
     def leaving(self, prefix: str) -> set[str]:
         """Functions that have ceased to read something, and have some of it in hand yet, by a prefix."""
         return {name for name, _ in self._leaving if name.startswith(prefix)}
@@ -308,8 +293,8 @@ class PartitionSupervisor:
             subscription,
             engine=self._engine,
             submit=self.submit,
-            consumer_runs=self._consumer_runs,
-            publish_checks=self.publish_checks,
+            consumer_runs=self._runtime.consumer_runs,
+            publish_checks=self._runtime.publish_checks,
         )
         scaler.paused = function.name in self._paused
         return scaler

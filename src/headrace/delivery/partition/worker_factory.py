@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 
-from headrace.delivery.commit.publish_checks import PublishChecks
 from headrace.delivery.engine import Engine
 from headrace.delivery.flow.breaker import CircuitBreaker
 from headrace.delivery.flow.limits import FlowLimiter
@@ -40,13 +39,11 @@ class WorkerFactory:
         *,
         submit: Submit,
         queues: ExternalConsumers,
-        publish_checks: PublishChecks,
         settle: Settler = settle,
     ) -> None:
         self._engine = engine
         self._submit = submit
         self._queues = queues
-        self._publish_checks = publish_checks
         self._settle = settle
 
     async def claims(
