@@ -56,6 +56,7 @@ class Supervised:
         backoff: Backoff,
         halts: type[Exception] | tuple[type[Exception], ...],
         on_failure: Callable[[str, BaseException], None],
+        on_trouble: Callable[[Supervised], None],
         on_stop: Callable[[Supervised], None],
     ) -> None:
         self.name = name
@@ -63,6 +64,7 @@ class Supervised:
         self._backoff = backoff
         self._halts = halts
         self._on_failure = on_failure
+        self._on_trouble = on_trouble
         self._on_stop = on_stop
         self._started: float | None = None
         self._trouble: TaskFailure | None = None
@@ -119,6 +121,7 @@ class Supervised:
             self._backoff.clock.now() if known is None else known.since,
             halted,
         )
+        self._on_trouble(self)
 
     def _is_well(self) -> bool:
         if self._trouble is None:

@@ -26,6 +26,8 @@ class Tasks:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._supervised: dict[asyncio.Task[Any], Supervised] = {}
         """Those that run, and those that have halted and were not stopped since."""
+        # Of thousands of members few fail: who looks for failures, in one step, looks at these alone.
+        self._troubled: dict[Supervised, None] = {}
         self._closed = False
 
     def __len__(self) -> int:
@@ -68,6 +70,7 @@ class Tasks:
             backoff=backoff,
             halts=halts,
             on_failure=self._on_failure,
+            on_trouble=self._note_trouble,
             on_stop=self._forget,
         )
         kept.task = self.start(kept.run(), name=name)
@@ -76,7 +79,13 @@ class Tasks:
 
     def troubles(self) -> dict[str, TaskFailure]:
         """Return the failures of supervised members that are not healthy, by name."""
-        return {kept.name: kept.trouble for kept in self._supervised.values() if kept.trouble}
+        found = {kept: kept.trouble for kept in self._troubled}
+        # One that fails again is noted again.
+        self._troubled = {kept: None for kept, trouble in found.items() if trouble is not None}
+        return {kept.name: trouble for kept, trouble in found.items() if trouble is not None}
+
+    def _note_trouble(self, kept: Supervised) -> None:
+        self._troubled[kept] = None
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -87,6 +96,7 @@ class Tasks:
 
     def _forget(self, kept: Supervised) -> None:
         self._supervised.pop(kept.task, None)
+        self._troubled.pop(kept, None)
 
     async def close(self) -> None:
         """Cancel the members and wait for their end."""

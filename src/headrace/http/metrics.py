@@ -96,6 +96,7 @@ class Metrics:
             # What a family is stands in two lines, once, whatever the number of its pieces.
             text.append(written if piece.name != last else written.split(b"\n", 2)[2])
             last = piece.name
+        await slices.step()
         return b"".join(text)
 
     def _families(self, node: NodeSnapshot) -> Iterator[Metric]:
@@ -173,16 +174,20 @@ def _pieces(
     name: str,
     words: str,
     labels: Sequence[str],
-    rows: Iterable[tuple[Any, ...]],
+    rows: Iterable[tuple[Any, ...] | None],
 ) -> Iterator[Metric]:
-    """A family in pieces of at most `PIECE` rows, one at least; a row is what `add_metric` takes."""
+    """A family in pieces of at most `PIECE` rows, one at least; a row is what `add_metric` takes.
+
+    None stands for what has no row: thousands of them in a row must not be one step.
+    """
     make = partial(kind, name, words, labels=labels)
     piece, held = make(), 0
     for row in rows:
         if held == PIECE:
             yield piece
             piece, held = make(), 0
-        piece.add_metric(*row)
+        if row is not None:
+            piece.add_metric(*row)
         held += 1
     yield piece
 
@@ -256,9 +261,9 @@ def _function_families(node: NodeSnapshot) -> Iterator[Metric]:
         "Events done without a run, by the policy that left them out.",
         ("function", "policy"),
         (
-            ((name, policy), known.left_out.get(policy, 0))
+            row
             for name, known in found
-            for policy in sorted({*_policies_of(deployed.get(name)), *known.left_out})
+            for row in _left_out_rows(name, _policies_of(deployed.get(name)), known.left_out)
         ),
     )
     yield from _pieces(
@@ -284,6 +289,14 @@ def _cold_start_family(starts: ColdStarts) -> Metric:
             index = min(int(quantile * len(ordered)), len(ordered) - 1)
             family.add_sample(name, {"quantile": str(quantile)}, ordered[index])
     return family
+
+
+def _left_out_rows(
+    name: str, policies: Iterable[str], left_out: Mapping[str, int]
+) -> list[tuple[Any, ...] | None]:
+    """Return a row for each policy; None alone for a function that leaves nothing out."""
+    shown = sorted({*policies, *left_out})
+    return [((name, policy), left_out.get(policy, 0)) for policy in shown] or [None]
 
 
 def _policies_of(function: FunctionSpec | None) -> list[str]:

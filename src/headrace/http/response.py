@@ -7,7 +7,7 @@ JSON, else as `value_text` or `value_base64`.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -72,6 +72,22 @@ async def json_list(name: str, members: Iterable[Any], slices: Slices, **others:
         for other, value in others.items()
     )
     return Response(200, b'{"%s":[%s]%s}' % (name.encode(), b",".join(found), after))
+
+
+async def json_document(value: Mapping[str, Any], large: str, slices: Slices) -> Response:
+    """An answer whose body is `value`, whose object `large` may have thousands of members."""
+    members = [_member(*each) async for each in slices.over(value[large].items())]
+    fields = (
+        b"%s:{%s}" % (_encoder.encode(name), b",".join(members))
+        if name == large
+        else _member(name, field)
+        for name, field in value.items()
+    )
+    return Response(200, b"{%s}" % b",".join(fields))
+
+
+def _member(name: str, value: Any) -> bytes:
+    return b"%s:%s" % (_encoder.encode(name), _encoder.encode(value))
 
 
 def rfc3339(micros: int) -> str:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from headrace.model.outcome import Cause
 from headrace.runtime.instance_views import FailedStart, InstanceView
 from headrace.runtime.pool import Pool
 from headrace.runtime.process.memory_use import own_memory_of
 from headrace.runtime.states import InstanceState
 
 
-def failed_start_of(pool: Pool, monotonic: float, now: int) -> FailedStart | None:
-    """Why no instance of this pool starts, at this moment on both clocks."""
-    cause = pool.not_started
-    if cause is None:
-        return None
+def failed_start_of(pool: Pool, cause: Cause, monotonic: float, now: int) -> FailedStart:
+    """Return what an operator reads of a pool whose instances do not start, at this moment on both clocks."""
     pause_s = max(pool.starts_again - monotonic, 0.0)
     running = any(instance.state is not InstanceState.STARTING for instance in pool.instances)
     return FailedStart(f"{cause.kind}: {cause.message}", now + round(pause_s * 1e6), running)

@@ -69,8 +69,7 @@ def document_of(apps: Iterable[AppSpec], *, version: str = "") -> Steps[dict[str
             for method in proxy.methods:
                 paths.put(segments, method, _passed(app, proxy, method, segments))
             yield
-    _number(paths.known)
-    yield
+    yield from _number(paths.known)
     found: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -108,15 +107,17 @@ class Paths:
         self.known.setdefault(alike, {})[method.lower()] = operation
 
 
-def _number(paths: dict[str, dict[str, Any]]) -> None:
+def _number(paths: dict[str, dict[str, Any]]) -> Steps[None]:
     """Make each operation's id unique: paths such as `/a-b` and `/a_b` give the same words."""
     taken: dict[str, int] = {}
-    for operation in (each for path in paths.values() for each in path.values()):
-        name = operation.get("operationId", "")
-        taken[name] = count = taken.get(name, 0) + 1
-        if name and count > 1:
-            # No words of a path hold a dot, so no other id is like this one.
-            operation["operationId"] = f"{name}.{count}"
+    for path in paths.values():
+        for operation in path.values():
+            name = operation.get("operationId", "")
+            taken[name] = count = taken.get(name, 0) + 1
+            if name and count > 1:
+                # No words of a path hold a dot, so no other id is like this one.
+                operation["operationId"] = f"{name}.{count}"
+        yield
 
 
 def _unnamed(path: str) -> str:

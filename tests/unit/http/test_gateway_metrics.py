@@ -8,7 +8,8 @@ from headrace import App, Event, Sample
 from headrace.admin.lag import LagRow
 from headrace.admin.sources import SourceRow
 from headrace.environment.time_slices import SLICE_S, Slices
-from headrace.http.metrics import PIECE, Metrics, NodeSnapshot
+from headrace.http.metrics import PIECE, Metrics, NodeSnapshot, _function_families
+from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.replication_slot import Slot
 from headrace.runtime.instance_views import ColdStarts
 from headrace.testing.virtual_time import VirtualClock, VirtualLoop
@@ -16,9 +17,13 @@ from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 def rendered(metrics: Metrics, clock: VirtualClock | None = None, **more: Any) -> str:
     loop = VirtualLoop()
-    seen: dict[str, Any] = {"counters": {}, "lag": (), "instances": (), "cold_starts": ColdStarts()}
     slices = Slices(clock or VirtualClock(loop))
-    return loop.drive(metrics.render(NodeSnapshot(**seen | more), slices)).decode()
+    return loop.drive(metrics.render(seen(**more), slices)).decode()
+
+
+def seen(**more: Any) -> NodeSnapshot:
+    none: dict[str, Any] = {"counters": {}, "lag": (), "instances": (), "cold_starts": ColdStarts()}
+    return NodeSnapshot(**none | more)
 
 
 def lines_of(metrics: Metrics, name: str) -> list[str]:
@@ -147,3 +152,13 @@ def test_a_family_of_many_rows_is_exported_once_and_others_come_in_between() -> 
 def test_every_family_is_exported_even_without_rows() -> None:
     types = [line for line in rendered(Metrics()).splitlines() if line.startswith("# TYPE")]
     assert len(types) == len(set(types)) == 17
+
+
+def test_functions_without_rows_in_a_family_are_steps_too() -> None:
+    functions = tuple(
+        FunctionSpec(name=f"shop.f{number}", app="shop") for number in range(40 * PIECE)
+    )
+    steps = _function_families(seen(apps=(AppSpec(name="shop", functions=functions),)))
+    left_out = [piece for piece in steps if piece.name == "headrace_left_out_events"]
+    assert not any(piece.samples for piece in left_out)
+    assert len(left_out) == 40

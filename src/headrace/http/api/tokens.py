@@ -8,7 +8,7 @@ from headrace.environment.time_slices import Slices
 from headrace.http.context import ApiContext
 from headrace.http.pipeline.api_routes import Routes
 from headrace.http.request import IncomingRequest
-from headrace.http.response import Response, json_list, json_response, rfc3339
+from headrace.http.response import Response, json_document, json_list, json_response, rfc3339
 from headrace.model.durations import MaybeSeconds, default, keep_seconds
 from headrace.model.errors import Unknown
 from headrace.model.policy import MAX_LIFETIME_S
@@ -100,4 +100,5 @@ async def status(context: ApiContext, __: IncomingRequest, names: tuple[str, ...
 async def openapi(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """The authors' routes as an OpenAPI 3.1 document."""
     apps = [app for _, app in sorted(context.services.supervisor.apps.items())]
-    return json_response(await Slices(context.services.clock).through(document_of(apps)))
+    slices = Slices(context.services.clock)
+    return await json_document(await slices.through(document_of(apps)), "paths", slices)
