@@ -37,7 +37,7 @@ import msgspec
 from collections.abc import Mapping
 from headrace.model.errors import HeadraceError
 from headrace.model.settings import ImportEnvironment
-from headrace.runtime.child.loader import described, load, said
+from headrace.runtime.child.loader import described, load, explain
 from headrace.runtime.child.environment_variables import set_variables
 from headrace.sdk.provided_values import provided_by
 sys.path[:0] = sys.argv[4:]
@@ -52,7 +52,7 @@ try:
         app = load(sys.argv[1])
     answer = {"app": msgspec.to_builtins(described(app, sys.argv[1])[0])}
 except BaseException as error:
-    sentence, trace = said(error)
+    sentence, trace = explain(error)
     if not isinstance(error, HeadraceError):
         kind = type(error).__name__
         sentence = f"`{sys.argv[1]}` cannot be imported: {kind}: {sentence}; correct its code\\n{trace}"

@@ -80,7 +80,7 @@ def linger(event: Event[Any]) -> str:
     """Live longer than `timeout=` by asking for more time, again and again."""
     began = time.monotonic()
     while time.monotonic() - began < 4:
-        questions.channel().tell(Extend(3_600.0))
+        questions.channel().send_now(Extend(3_600.0))
         time.sleep(0.2)
     return REACHED
 

@@ -7,12 +7,12 @@ import pytest
 
 from headrace.environment.clock import SystemClock
 from headrace.runtime.process.instance_logs import MAX_LATE_US, InstanceLine, LogReader
-from headrace.runtime.protocol.messages import MARK, Spoken
+from headrace.runtime.protocol.messages import MARK, LoggedLine
 
 CLOCK = SystemClock()
 
 
-def read(spoken: Spoken, *, running: str = "shop.f:orders/0/1") -> InstanceLine:
+def read(spoken: LoggedLine, *, running: str = "shop.f:orders/0/1") -> InstanceLine:
     """The line that comes of a record."""
     lines: list[InstanceLine] = []
     reader = LogReader(
@@ -35,24 +35,26 @@ def read(spoken: Spoken, *, running: str = "shop.f:orders/0/1") -> InstanceLine:
     ],
 )
 def test_a_line_is_of_a_run_of_its_own_function(claimed: str, held: str) -> None:
-    assert read(Spoken(claimed, "log", "INFO", "", "x", CLOCK.now())).invocation == held
+    assert read(LoggedLine(claimed, "log", "INFO", "", "x", CLOCK.now())).invocation == held
 
 
 @pytest.mark.parametrize("shift", [-MAX_LATE_US - 1_000_000, 3_600_000_000, -1 << 62])
 def test_a_line_was_written_a_moment_ago(shift: int) -> None:
     before = CLOCK.now()
-    line = read(Spoken("", "log", "INFO", "", "x", before + shift))
+    line = read(LoggedLine("", "log", "INFO", "", "x", before + shift))
     assert before <= line.time <= CLOCK.now()
 
 
 def test_a_time_that_can_be_is_kept() -> None:
     then = CLOCK.now() - 1_000_000
-    assert read(Spoken("", "log", "INFO", "", "x", then)).time == then
+    assert read(LoggedLine("", "log", "INFO", "", "x", then)).time == then
 
 
 def test_no_text_of_a_line_commands_a_terminal() -> None:
     line = read(
-        Spoken("shop.f:\x1b[2J", "\x1b]0;x", "\x1b[31m", "a\x07b", "tab\t \x1b[2J \x9b1m é\n2", 0)
+        LoggedLine(
+            "shop.f:\x1b[2J", "\x1b]0;x", "\x1b[31m", "a\x07b", "tab\t \x1b[2J \x9b1m é\n2", 0
+        )
     )
     assert line.invocation == "shop.f:\\x1b[2J"
     assert (line.stream, line.level, line.logger) == ("stderr", "ERROR", "a\\x07b")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from headrace.model.errors import Misuse
-from headrace.runtime.child.loader import load, said
+from headrace.runtime.child.loader import explain, load
 
 APP = "from headrace import App\n{name} = App('{title}')\n"
 
@@ -133,7 +133,7 @@ def test_a_failed_import_shows_the_authors_lines_alone(
     file = written(tmp_path, "fails_file.py", text)
     with pytest.raises(Exception, match=r".*") as caught:
         load(str(file))
-    told, trace = said(caught.value)
+    told, trace = explain(caught.value)
     assert sentence in told
     at = -1
     for line in lines:
@@ -147,7 +147,7 @@ def test_what_we_refuse_is_a_sentence_with_the_line_that_asked_for_it(tmp_path: 
     file = written(tmp_path, "refused_file.py", text)
     with pytest.raises(Misuse) as caught:
         load(str(file))
-    told, trace = said(caught.value)
+    told, trace = explain(caught.value)
     assert told.startswith(f"{file}:4: the period of `Every(0)` is 0 s")
     assert trace == ""
 
@@ -157,20 +157,20 @@ def test_a_place_that_is_told_already_is_not_told_twice(tmp_path: Path) -> None:
     file = written(tmp_path, "placed_file.py", text)
     with pytest.raises(Misuse) as caught:
         load(str(file))
-    assert said(caught.value)[0].count(str(file)) == 1
+    assert explain(caught.value)[0].count(str(file)) == 1
 
 
 def test_a_file_that_is_not_there_has_no_traceback(tmp_path: Path) -> None:
     with pytest.raises(Misuse) as caught:
         load(str(tmp_path / "nowhere.py"))
-    told, trace = said(caught.value)
+    told, trace = explain(caught.value)
     assert told.startswith("there is no file")
     assert trace == ""
 
 
 def test_a_file_that_cannot_be_opened_is_a_sentence_too(tmp_path: Path) -> None:
     file = tmp_path / "locked_file.py"
-    assert said(PermissionError(13, "Permission denied", str(file))) == (
+    assert explain(PermissionError(13, "Permission denied", str(file))) == (
         f"[Errno 13] Permission denied: '{file}'",
         "",
     )
@@ -225,7 +225,7 @@ def test_a_mistake_in_a_neighbour_is_told_with_the_lines_that_led_there(tmp_path
     file = written(tmp_path, "leads_to_broken.py", "import broken_neighbour\n")
     with pytest.raises(SyntaxError) as raised:
         load(str(file))
-    _, trace = said(raised.value)
+    _, trace = explain(raised.value)
     assert [line.split(",")[0].strip() for line in trace.splitlines() if "File" in line] == [
         f'File "{file}"',
         f'File "{tmp_path / "broken_neighbour.py"}"',

@@ -10,7 +10,7 @@ from headrace.runtime.process.instance_logs import (
     InstanceLine,
     LogReader,
 )
-from headrace.runtime.protocol.messages import MARK, MAX_LINE_BYTES, Spoken
+from headrace.runtime.protocol.messages import MARK, MAX_LINE_BYTES, LoggedLine
 
 
 class Clock:
@@ -57,7 +57,9 @@ def test_lines_are_whole_however_they_arrive() -> None:
 def test_a_record_names_its_own_invocation() -> None:
     clock = Clock()
     made, lines = reader(clock)
-    said = Spoken("shop.price:orders/0/9", "log", "WARNING", "shop", "two\nlines", clock.now() - 1)
+    said = LoggedLine(
+        "shop.price:orders/0/9", "log", "WARNING", "shop", "two\nlines", clock.now() - 1
+    )
     made.feed(b"bare" + MARK + msgspec.json.encode(said) + b"\n", running="later")
     assert [(line.message, line.invocation) for line in lines] == [
         ("bare", "later"),
@@ -73,7 +75,7 @@ def test_a_record_names_its_own_invocation() -> None:
 def test_the_epoch_is_the_time_of_a_record() -> None:
     made, lines = reader()
     made.feed(
-        MARK + msgspec.json.encode(Spoken("k", "log", "INFO", "", "old", 0)) + b"\n", running=""
+        MARK + msgspec.json.encode(LoggedLine("k", "log", "INFO", "", "old", 0)) + b"\n", running=""
     )
     assert lines[0].time == 0
 

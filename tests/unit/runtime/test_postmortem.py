@@ -10,7 +10,7 @@ import pytest
 
 from headrace.model.outcome import Cause, Crashed, TimedOut, Usage
 from headrace.runtime.process.postmortem import Death, verdict
-from headrace.runtime.protocol.messages import EXIT_HOOK, EXIT_MEMORY, EXIT_UNBORN, Exited
+from headrace.runtime.protocol.messages import EXIT_HOOK, EXIT_MEMORY, EXIT_NOT_STARTED, Exited
 from headrace.runtime.states import TRANSITIONS, InstanceState, KillReason, Lost, NotStarted
 
 USAGE = Usage(1.0, 0.5, 0, True, "shop.price-1")
@@ -75,7 +75,7 @@ def test_with_several_runs_in_hand_none_is_blamed() -> None:
 
 
 def test_a_run_whose_process_could_not_be_set_up_is_not_blamed() -> None:
-    said = verdict(death(EXIT_UNBORN), USAGE, function="shop.price", timeout=3.0)
+    said = verdict(death(EXIT_NOT_STARTED), USAGE, function="shop.price", timeout=3.0)
     assert isinstance(said, Lost)
 
 

@@ -1,9 +1,8 @@
 """State that a forked child must not share with its zygote: randomness, its thread's number, fork hooks.
 
-`threading`, `logging` and `random` mend themselves after a fork. A zygote has one thread, which is
-checked before every fork, and draws new randomness for every child, so between zygote and instance
-there is nothing to mend, and the mending would be more than half of what a fork costs. Forks of the
-author's own are another matter: in an instance the same hooks run as anywhere else.
+`threading`, `logging` and `random` repair themselves by hooks after a fork. A zygote has one thread, which is checked
+before every fork, and seeds every child again, so these hooks have nothing to do there and would be more than half of
+the cost of a fork. They run as usual after a fork by the author's code in an instance.
 """
 
 from __future__ import annotations
@@ -18,11 +17,13 @@ Hooks = dict[str, Callable[[], Any]]
 
 
 def hold(held: Sequence[Hooks]) -> Callable[[], None]:
-    """Keep hooks from running until what comes back is called, which instances do.
+    """Suspend hooks until the returned function is called, as instances do.
 
     Args:
-        held: What `os.register_at_fork` would have been given, in order.
+        held: The arguments of the calls of `os.register_at_fork`, in order.
     """
+    # `os.register_at_fork` documents this order: before-hooks run in reverse, the others as
+    # registered.
     before = [hooks["before"] for hooks in reversed(held) if "before" in hooks]
     in_child = [hooks["after_in_child"] for hooks in held if "after_in_child" in hooks]
     in_parent = [hooks["after_in_parent"] for hooks in held if "after_in_parent" in hooks]
@@ -44,6 +45,7 @@ def hold(held: Sequence[Hooks]) -> Callable[[], None]:
         nonlocal released
         released = True
 
+    # A hook cannot be unregistered, so these stay and check `released` at every fork.
     os.register_at_fork(
         before=run_before, after_in_child=run_in_child, after_in_parent=run_in_parent
     )
@@ -59,14 +61,18 @@ def _call(hooks: Sequence[Callable[[], Any]]) -> None:
 
 
 def reseed() -> None:
-    """Generators seeded before a fork repeat in every child that does not get a seed of its own."""
+    """Seed the generators again: otherwise every child would draw the zygote's numbers."""
     for name, seed in (("random", None), ("numpy.random", list(os.urandom(32)))):
+        # Not imported here: a module that was never imported holds no state that children could
+        # share.
         generator = sys.modules.get(name)
         if generator is not None:
             generator.seed(seed)
 
 
 def renumbering() -> Callable[[], object]:
-    """Return a function that gives the main thread of a child its own number."""
+    """Return a function that updates the native id of the main thread in a child."""
     thread = threading.main_thread()
+    # A private method: without it `threading.get_native_id` and log records show the zygote's
+    # number. `int` does nothing where an interpreter has renamed it.
     return getattr(thread, "_set_native_id", int)

@@ -1,7 +1,7 @@
-"""In the zygote: import the app, and make the process fit to be forked.
+"""Import of the app in the zygote, and preparation of the process for forks.
 
-The one place where the author's code runs in a zygote. Whatever it raises comes out as a value, and
-whatever it leaves behind that no fork survives is refused.
+The author's code runs only here in a zygote. An exception is returned as a value; threads and descriptors that
+would not survive a fork are refused.
 """
 
 from __future__ import annotations
@@ -27,36 +27,46 @@ from headrace.sdk.app_folder import folders
 from headrace.sdk.provided_values import Environment, provided_by
 
 CONTROL = 3
-"""Where the control socket is, and in an instance its channel."""
+"""The descriptor of the control socket, and in an instance of its channel."""
 RULES = 4
-"""Where landlock's rules are while an instance has yet to put itself under them."""
+"""The descriptor of the landlock rules until an instance has applied them."""
 
 
 def load(
     request: Load, control: Control, zygote_isolation: warden.ZygoteIsolation
 ) -> tuple[instance_main.InstanceLoop, Loaded, isolation.SharedIsolation] | LoadFailed:
-    """Import the app and make this process fit to be forked."""
+    """Import the app and prepare this process for forks."""
     began, started_as = time.perf_counter(), fork_detection.count
-    shares = zygote_isolation.rung.uids
+    shares = zygote_isolation.step.uids
     folders.stand(request.files, share if shares else None)
-    notes = isolation.filter_zygote() if zygote_isolation.rung.drops else []
+    # Before the import: from here on even the author's code at module level is filtered.
+    notes = isolation.filter_zygote() if zygote_isolation.step.drops_rights else []
     try:
+        # Settings can be requested during the import only: the host does not know the app's name
+        # before.
         with provided_by(lambda app, env: _ask(control, app, env, started_as)):
             app = fork_detection.guarded(lambda: loader.load(request.target))
         spec, code = loader.described(app, request.target)
+        # Inside the `try`, so that a thread or socket is reported as an error of the author's
+        # import.
         check_forkable(CONTROL)
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too
-        sentence, trace = loader.said(error)
+        sentence, trace = loader.explain(error)
         return LoadFailed(type(error).__name__, sentence[:MAX_TRACEBACK], trace[-MAX_TRACEBACK:])
-    life = instance_main.prepare(app, spec.version, control.link)
+    loop = instance_main.prepare(app, spec.version, control.link)
+    # Before `gc.freeze`, so that the objects it leaves are frozen too.
     instance_main.rehearse()
     seconds = time.perf_counter() - began
     own = _own_files(request.files, spec.name, shared=shares)
+    # Collect first: garbage that is frozen stays for the zygote's lifetime. Frozen objects are not
+    # touched by a child's collections, which would copy their pages (17 MB for pandas, 1.4 MB so).
     gc.collect()
     gc.freeze()
     asked = [min(each.resources.isolation, request.isolation) for each in spec.functions]
+    # After the import, since landlock cannot be widened and the import may read any path of the
+    # machine.
     base = isolation.seal_zygote(
-        zygote_isolation.rung,
+        zygote_isolation.step,
         common=min(asked, default=0),
         most=max(asked, default=0),
         scratch=request.scratch,
@@ -65,33 +75,33 @@ def load(
     )
     if base.rules >= 0:
         if base.rules != RULES:
-            # Nothing else is open there: that was looked at above.
+            # `check_forkable` has shown that this descriptor is free.
             os.dup2(base.rules, RULES, False)
             os.close(base.rules)
         base = msgspec.structs.replace(base, rules=RULES)
     notes = [*zygote_isolation.notes, *notes, *base.notes]
-    greets = bool(app.hooks["init"])
+    sends_hello = bool(app.hooks["init"])
     size, resident, weight = limits.sizes()
     loaded = Loaded(
         spec,
         size,
         base.level,
-        zygote_isolation.rung.name,
+        zygote_isolation.step.name,
         notes,
         seconds,
         resident,
         weight,
-        greets,
+        sends_hello,
         code,
         shares,
     )
-    return life, loaded, base
+    return loop, loaded, base
 
 
 def _own_files(files: str, app: str, *, shared: bool) -> str:
     """Return the folder in which the app's instances may write, created if the zygote is allowed to."""
     if shared:
-        # Whose folder it is, its group says; the host gives it one once it knows the app's name.
+        # Access is by group; the host sets the folder's group once it knows the app's name.
         os.umask(UMASK)
         return files
     own = f"{files}/{app}"
@@ -100,12 +110,13 @@ def _own_files(files: str, app: str, *, shared: bool) -> str:
 
 
 def _ask(control: Control, app: str, env: Environment, started_as: int) -> Provision:
-    """Have the host say what an app is given, and set its variables."""
+    """Request the app's settings and variables from the host, and set its variables."""
     if fork_detection.count != started_as:
-        # A process that the import forked: the control socket is not its own.
+        # In a process that the import forked: its request would take the answer away from the
+        # zygote.
         return Provision()
     own, names = (env, []) if isinstance(env, Mapping) else ({}, list(env))
-    control.say(Needs(app, names))
+    control.send(Needs(app, names))
     while True:
         for answer in control.receive():
             if isinstance(answer, Provided):

@@ -1,9 +1,9 @@
-"""The instance's end of its socketpair: runs come in, answers go out, questions wait for answers.
+"""The instance's end of its socketpair: it receives runs and sends results and questions.
 
-Between runs one thread owns it; in a run those of the handler take turns to ask, and each gets the
-answer to its own question. Replies are gathered while more runs wait, so that short invocations
-share their system calls; a question to the host flushes them first. When the host is gone, so is
-the instance: no process is left to answer. A process that a handler forked can say nothing here.
+Between runs one thread owns it; during a run the handler's threads take turns, and each receives the answer to
+its own question. Results are buffered while more runs wait, so that short invocations share their system calls;
+a question to the host flushes them first. The instance exits when the host has closed the channel. A process
+that a handler forked cannot send.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from headrace.runtime.protocol.messages import (
 
 GATHER_BYTES = 1 << 16
 ANCILLARY_BYTES = socket.CMSG_SPACE(4)
-AT_ONCE, KEPT_TO_ITSELF = int(socket.MSG_DONTWAIT), int(socket.MSG_CMSG_CLOEXEC)
-"""Plain, as combining enumerations costs a fresh process more than the reading itself."""
+DONT_WAIT, CLOSE_ON_EXEC = int(socket.MSG_DONTWAIT), int(socket.MSG_CMSG_CLOEXEC)
+"""Plain numbers, as combining enumerations costs a fresh process more than the read itself."""
 
 
 class HostRefused(Exception):
@@ -47,7 +47,7 @@ class HostRefused(Exception):
 
 
 class Channel:
-    """Frames over a blocking socket; `spin` may be set once it is known."""
+    """Frames over a blocking socket; `spin` (seconds of polling before a read blocks) may be set later."""
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
@@ -57,70 +57,74 @@ class Channel:
         self._inbox: deque[tuple[int, ToChild]] = deque()
         self._outbox = bytearray()
         self._claims = -1
+        # A pid costs a system call, so it is compared only where something is about to be sent.
         self._pid = os.getpid()
         self._nonce = 0
         self._lock = RLock()
         self._asked = 0
         self._answers: dict[int, Answer | Denied] = {}
 
-    def own(self) -> None:
-        """This process is the instance: no other one may speak here."""
+    def bind_to_process(self) -> None:
+        """Make this process the only one that may send: called after the fork."""
         self._pid = os.getpid()
 
     def begin(self, nonce: int) -> None:
-        """A run begins: what is asked from now on is asked for it."""
+        """Start a run: questions from now on belong to it."""
         self._nonce = nonce
-        # A caller that was interrupted while it waited for these never takes them.
+        # A timeout or signal may have interrupted a thread that waited for one of these.
         self._answers.clear()
 
     @property
-    def crowded(self) -> bool:
-        """Return whether more work is waiting already."""
+    def has_pending(self) -> bool:
+        """Return whether more messages have been received already."""
         return bool(self._inbox)
 
     def take(self) -> tuple[int, ToChild]:
-        """The next thing the host says; waits for it."""
+        """Return the next message of the host; wait for it."""
         while not self._inbox:
             if self._outbox:
                 self.flush()
             self._receive(self.spin)
         return self._inbox.popleft()
 
-    def say(self, nonce: int, message: FromChild) -> None:
-        """Answer; it leaves at the next flush or wait. A forked process ends here."""
+    def send(self, nonce: int, message: FromChild) -> None:
+        """Buffer a message, to be sent by the next flush or wait. A forked process ends here."""
         self.leave_if_forked()
         self._outbox += encode(nonce, message)
         if len(self._outbox) > GATHER_BYTES:
             self.flush()
 
     def claim(self) -> bool:
-        """Return whether a run that was sent ahead is still ours to begin."""
-        # First send what came before it: an end after that is a fault of this run.
+        """Return whether a run that was sent ahead may still begin."""
+        # Results of earlier runs go first: if the process dies after the claim, the host blames
+        # this run alone.
         self.flush()
         try:
+            # The host took one off the count to have the run back; the kernel gives each to one of
+            # us.
             os.eventfd_read(self._claims)
         except BlockingIOError:
             return False
         return True
 
     def flush(self) -> None:
-        """Send what was gathered."""
+        """Send the buffered messages."""
         if not self._outbox:
             return
         try:
             self._link.sendall(self._outbox)
         except OSError:
-            leave()
+            end_process()
         self._outbox.clear()
 
-    def tell(self, message: FromChild) -> None:
-        """Say it for the running invocation, at once."""
+    def send_now(self, message: FromChild) -> None:
+        """Send a message for the running invocation immediately."""
         with self._lock:
-            self.say(self._nonce, message)
+            self.send(self._nonce, message)
             self.flush()
 
     def ask(self, question: Question, *, of_run: bool = True) -> Answer:
-        """Put a question and wait for its answer: for the running invocation, or for the instance itself.
+        """Send a question for the running invocation, or for the instance, and wait for its answer.
 
         Raises:
             HostRefused: The host could not answer.
@@ -128,7 +132,7 @@ class Channel:
         with self._lock:
             self._asked += 1
             number = self._asked
-            self.say(self._nonce if of_run else 0, Ask(number, question))
+            self.send(self._nonce if of_run else 0, Ask(number, question))
             self.flush()
             while number not in self._answers:
                 self._receive(0.0)
@@ -138,9 +142,10 @@ class Channel:
         return answer
 
     def leave_if_forked(self) -> None:
-        """Go on, unless this is another process than the instance; to be asked after the author's code."""
+        """Return, unless this is another process than the instance, which ends here; call it after the author's code."""
         if os.getpid() != self._pid:
-            # However it was forked, and whatever of ours it came to.
+            # `os.fork`, `multiprocessing` or C code: whatever way it was forked, it shares our
+            # socket.
             fork_detection.leave()
 
     def _receive(self, spin: float) -> None:
@@ -149,48 +154,51 @@ class Channel:
             end = time.perf_counter() + spin
             while not data and time.perf_counter() < end:
                 try:
-                    data = self._hear(AT_ONCE)
+                    data = self._receive_bytes(DONT_WAIT)
                 except BlockingIOError:
                     continue
                 except OSError:
-                    leave()
+                    end_process()
                 if not data:
-                    leave()
+                    end_process()
         if not data:
             began = time.perf_counter()
             try:
-                data = self._hear(0)
+                data = self._receive_bytes(0)
             except OSError:
-                leave()
-            # Spin the next time only if it would have paid this time.
+                end_process()
+            # Poll the next time only if the wait was short enough this time: polling burns a core.
             self._eager = time.perf_counter() - began < spin
         if not data:
-            leave()
+            end_process()
         frames = self._frames.feed(data)
         if isinstance(frames, ProtocolError):
-            leave()
+            end_process()
         for nonce, body in frames:
             message = to_child(body)
             if isinstance(message, ProtocolError):
-                leave()
+                end_process()
             if type(message) is Answered:
+                # An answer to an earlier run's question is dropped: its thread was interrupted,
+                # and numbers would never be reused to clear it.
                 if nonce in (self._nonce, 0):
                     self._answers[message.number] = message.answer
             else:
                 self._inbox.append((nonce, message))
 
-    def _hear(self, flags: int) -> bytes:
+    def _receive_bytes(self, flags: int) -> bytes:
         if self._claims >= 0:
             return self._link.recv(RECEIVE_BYTES, flags)
-        # With the first run that is sent ahead comes the descriptor to claim such runs by.
+        # The first run that is sent ahead carries the eventfd by which such runs are claimed.
+        # `recvmsg` costs more than `recv`, so it is used only until that has arrived.
         data, ancillary, _, _ = self._link.recvmsg(
-            RECEIVE_BYTES, ANCILLARY_BYTES, flags | KEPT_TO_ITSELF
+            RECEIVE_BYTES, ANCILLARY_BYTES, flags | CLOSE_ON_EXEC
         )
         if ancillary:
             self._claims = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
         return data
 
 
-def leave() -> NoReturn:
-    """End at once, without cleaning up: the channel is gone and so is the reason to be."""
+def end_process() -> NoReturn:
+    """Exit immediately, without cleaning up: without a channel no result could be sent."""
     os._exit(EXIT_CHANNEL)

@@ -1,9 +1,8 @@
-"""Batches that came together, run one after the other: each is an invocation of its own.
+"""Coalesced batches, run one after the other: each is a separate invocation.
 
-In: a group of coalesced batches (`Invocation.each`), its events opened. Out: one `Returned` over all of them. It ends with
-the first batch that does more than succeed and publish, whose failures and state stand in it under the
-indices of the whole group; what is behind that batch is untouched, and so is what would have started
-too late.
+In: a group of coalesced batches (`Invocation.each`) with decoded events. Out: one `Returned` for all of them. The
+group ends with the first batch that does more than succeed and publish; its failures and state are returned under
+the indices of the whole group. Batches after it are untouched, and so are those that would have started too late.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ async def run_each(
     run: Run,
     monotonic: Callable[[], float],
 ) -> Returned:
-    """Run batch after batch, as far as nothing but events was published.
+    """Run the batches in order, while each only succeeds and publishes.
 
     Args:
         invocation: The group of coalesced batches.
@@ -39,7 +38,8 @@ async def run_each(
     """
     appends: list[Append] = []
     total, base = invocation.size, 0
-    # The caller that waits for the first batch waits for all of them.
+    # The first batch is committed together with the last one, so a slow batch delays all those
+    # before it.
     late = monotonic() + CONVOY_SPARE_S / 2
     for chunks, events in _batches(invocation, opened):
         hops, origin = next_hop(chunks)
@@ -51,10 +51,13 @@ async def run_each(
             timeout=invocation.timeout - CONVOY_SPARE_S,
             hops=hops,
             origin=origin,
+            # With one seed for all of them, every batch would draw the same random numbers.
             seed=invocation.seed + base,
         )
         returned = await run(one, events)
         appends += returned.appends
+        # A version of state must not cover two batches, and failures need the verdict of a batch
+        # that ran alone.
         if not _came_through(returned):
             return _ended(returned, appends, base, base + len(events), total)
         base += len(events)
@@ -77,7 +80,8 @@ def _ended(returned: Returned, appends: list[Append], low: int, high: int, total
     end = high if returned.untouched < 0 else low + returned.untouched
     done: tuple[int, ...] = ()
     if returned.error is not None:
-        # An error says nothing of the batches before it, so they are named.
+        # An error without `done` would mean that no event of the group is done, so earlier batches
+        # are listed.
         done = (*range(low), *(low + index for index in returned.done))
     return Returned(
         failures=tuple(Failure(low + each.index, each.cause) for each in returned.failures),
@@ -93,7 +97,7 @@ def _ended(returned: Returned, appends: list[Append], low: int, high: int, total
 def _batches(
     invocation: Invocation, opened: list[list[Event[Any]]]
 ) -> Iterator[tuple[tuple[Chunk, ...], list[Event[Any]]]]:
-    """The events of every batch, and where they stand."""
+    """Yield the chunks and the events of every batch."""
     each = invocation.each
     windows: list[Chunk] = []
     held: list[Event[Any]] = []
@@ -102,6 +106,8 @@ def _batches(
         while at < len(events):
             count = min(each - len(held), len(events) - at)
             window = chunk.window(chunk.low + at, chunk.low + at + count)
+            # A batch that is one whole chunk keeps the origins that it was decoded with: the usual
+            # case.
             if held or window is not chunk:
                 for index, event in enumerate(events[at : at + count], start=len(held)):
                     event._origin = Origin(window, len(held), event._origin.decode)

@@ -3,9 +3,9 @@
 In: the folders that the code is in, and what its functions watch. Out: a hash of its Python files, its other
 files and the environment, which is shown as the version, and one of what was imported alone.
 
-Not part of it, since it changes while the app runs: hidden files, bytecode caches, folders with a
-`CACHEDIR.TAG`, virtual environments, SQLite databases and their journals, `*.log`, what the app's own triggers
-watch, a node's data folder.
+Excluded, since they change while the app runs: hidden files, bytecode caches, folders with a `CACHEDIR.TAG`,
+virtual environments, SQLite databases and their journals, `*.log`, files that the app's triggers watch, and a
+node's data folder.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _WRITTEN: Final = (
     ".db3",
 )
 _PASSING: Final = "pytest-cache-files-"
-"""So pytest names its cache while it fills it; no marker can be looked for once it is renamed."""
+"""The name of pytest's cache while pytest fills it: at that time it has no marker file yet."""
 _SQLITE: Final = b"SQLite format 3\x00"
 Update: TypeAlias = Callable[[bytes], object]
-"""Takes in what a hash is of."""
+"""Adds bytes to a hash."""
 
 
 class CodeVersion(NamedTuple):
@@ -87,7 +87,10 @@ def version_of(roots: Iterable[Path], data_files: Collection[Path]) -> CodeVersi
         base = root if root.is_dir() else root.parent
         _add_sources(code.update, base, sources)
         for file in [*others, *_locks_above(base)]:
+            # The budget is shared by all roots: a deployment must not read more for an app of many
+            # packages.
             left -= _add_data(data.update, os.path.relpath(file, base), file, left)
+    # A new interpreter or dependency is new code although no file of the app has changed.
     for each in (sys.version, *sorted(_installed())):
         _add(code.update, each, b"")
     data.update(code.digest())
@@ -125,7 +128,7 @@ def is_part(file: Path, root: Path, data_files: Collection[Path]) -> bool:
 
 
 def _is_skipped(folder: Path) -> bool:
-    # A virtual environment next to the app is not the app's code, and a node's data are not either.
+    # Marker files, since a virtual environment and a data folder may have any name.
     return (
         folder.name[0] == "."
         or folder.name in SKIPPED
@@ -139,6 +142,8 @@ def _is_skipped(folder: Path) -> bool:
 def _is_database(file: Path) -> bool:
     try:
         with file.open("rb") as opened:
+            # By content: databases have any suffix, and one that changes at every write would make
+            # a new version each time.
             return opened.read(len(_SQLITE)) == _SQLITE
     except OSError:
         return False
@@ -168,9 +173,11 @@ def _files(root: Path, data_files: Collection[Path]) -> tuple[list[Path], list[P
 
 
 def _walk(folder: Path, *, is_data: bool, data_files: Collection[Path]) -> Iterator[Path]:
-    """The files beneath that may count, in an order of their own that is always the same."""
+    """Yield the files below a folder that may count, in a deterministic order."""
     try:
         with os.scandir(folder) as found:
+            # `scandir` returns the order of the file system, which differs between copies of one
+            # folder.
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError:
         return
@@ -179,10 +186,11 @@ def _walk(folder: Path, *, is_data: bool, data_files: Collection[Path]) -> Itera
         if entry.name[0] == "." or not os.access(entry.path, os.R_OK):
             continue
         path = Path(entry.path)
+        # A link to a folder above would never end.
         if entry.is_dir(follow_symlinks=False):
             if not _is_skipped(path):
                 yield from _walk(path, is_data=is_data or path in data_files, data_files=data_files)
-        # Pipes and sockets are not read: that might never end.
+        # A read of a pipe or socket might never end.
         elif entry.is_file() and (
             entry.name.endswith(".py")
             or not (is_data or entry.name.endswith(_WRITTEN) or path in data_files)
@@ -204,15 +212,15 @@ def _add_sources(update: Update, base: Path, files: Iterable[Path]) -> None:
 
 
 def _add_data(update: Update, name: str, file: Path, left: int) -> int:
-    """Let a file count; returns how many bytes of it were read, of at most `left`."""
+    """Add a file to the hash; return how many bytes of it were read, of at most `left`."""
     try:
         about = file.stat()
         is_read = about.st_size <= min(MAX_READ, left)
         with file.open("rb") as opened:
-            # It may grow meanwhile.
+            # The file may grow after `stat`, so the read is bounded too.
             raw = opened.read(MAX_READ if is_read else len(_SQLITE))
     except OSError:
-        # Gone, or not ours to read.
+        # Deleted meanwhile, or not readable: the app cannot use it either.
         return 0
     if raw.startswith(_SQLITE):
         return 0
@@ -243,4 +251,6 @@ def _installed() -> set[str]:
 
 def _add(update: Update, name: str, raw: bytes) -> None:
     encoded = name.encode(errors="surrogateescape")
+    # Lengths in front, so that moving bytes from one file's end to the next one's start changes
+    # the hash.
     update(len(encoded).to_bytes(4, "big") + encoded + len(raw).to_bytes(8, "big") + raw)

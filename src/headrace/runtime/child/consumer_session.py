@@ -1,7 +1,7 @@
-"""a `Consumer` in the instance: asks the host for events, and has it commit what was done.
+"""A `Consumer` in the instance: fetches events from the host, and commits through the host.
 
-In: the partitions of a run, and a host that hands out their events. Out: events as the handler's
-stream declares them, and effects as one `Returned` for each commit. It holds nothing back.
+In: the partitions of a run, and a host that supplies their events. Out: events as the handler's stream declares
+them, and effects as one `Returned` for each commit.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ MAX_FETCH: Final = 10_000
 
 @runtime_checkable
 class Supply(Protocol):
-    """A host that hands out events, blocking until it has answered."""
+    """A host that supplies events; each call blocks until the host has answered."""
 
     def fetch(self, invocation: Invocation, events: int) -> tuple[list[Chunk], int]:
-        """The run's next events (none: it is to end), and how many were not fetched."""
+        """Return the run's next events (none: the run should end), and how many were not fetched."""
         ...
 
     def land(self, invocation: Invocation, returned: Returned) -> None:
-        """Commit what was fetched and done since the last time."""
+        """Commit the events fetched, and the effects noted, since the last commit."""
         ...
 
 
@@ -50,7 +50,7 @@ class ConsumerSession:
         self._positions = {held.partition: held.offset for held in invocation.held}
 
     def fetch(self, events: int = 500) -> Batch[Any]:
-        """The next events; none where the run is to end."""
+        """Return the next events; none if the run should end."""
         if not 1 <= events <= MAX_FETCH:
             raise Misuse(f"`fetch({events!r})` is out of range; use 1 to {MAX_FETCH:,} events")
         self._recorder.enter("`consumer.fetch`")
@@ -63,13 +63,14 @@ class ConsumerSession:
         known = self._recorder.events
         opened: list[Event[Any]] = []
         for chunk in self._host.fetch(self._invocation, events)[0]:
+            # Indices go on over fetches, since one commit covers all of them and tags are indices.
             opened += open_chunk(chunk, len(known) + len(opened), self._decode)
             self._positions[chunk.partition] = chunk.end
         known += opened
         return Batch(opened, self._recorder)
 
     def commit(self) -> None:
-        """Land everything since the last commit."""
+        """Commit everything since the last commit."""
         self._recorder.enter("`consumer.commit`")
         try:
             self._commit()
@@ -88,10 +89,12 @@ class ConsumerSession:
             appends=recorder.appends(None), reads=recorder.reads(), writes=recorder.writes(None)
         )
         self._host.land(self._invocation, returned)
+        # Only after the host has confirmed: if the commit fails, the notes still belong to the
+        # run.
         recorder.start_next()
 
     def check(self) -> None:
-        """Pass, where nothing fetched was marked as failed.
+        """Return if no fetched event was marked as failed.
 
         Raises:
             Misuse: Something was.
@@ -104,12 +107,12 @@ class ConsumerSession:
 
     @property
     def positions(self) -> dict[int, int]:
-        """The next offset to be fetched, by partition."""
+        """Return the next offset to fetch, by partition."""
         return dict(self._positions)
 
     @property
     def lag(self) -> int:
-        """Events not fetched yet."""
+        """Return the number of events that are not fetched yet."""
         self._recorder.enter("`consumer.lag`")
         try:
             return self._host.fetch(self._invocation, 0)[1]

@@ -1,4 +1,4 @@
-"""The author's side of the environment: variables are set here, and one that is missing is explained."""
+"""Environment variables in the author's process: sets them, and explains a missing one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ _LOOKUP: Final = type(os.environ).__getitem__.__code__
 
 
 def set_variables(variables: Mapping[str, str]) -> None:
-    """Set them for this process and those that are forked from it."""
+    """Set the variables for this process and those that are forked from it."""
     os.environ.update(variables)
     if "TZ" in variables:
+        # The C library reads `TZ` once; without this call local times keep the node's zone.
         time.tzset()
 
 
@@ -24,6 +25,7 @@ def unset_variable(error: BaseException) -> str:
         return ""
     while trace.tb_next is not None:
         trace = trace.tb_next
+    # By the code that raised it: a `KeyError` of any other dictionary must keep its own text.
     if trace.tb_frame.f_code is not _LOOKUP:
         return ""
     name = error.args[0] if error.args else ""

@@ -21,8 +21,9 @@ MAX_MESSAGE = 4_096
 
 
 def cause_of(error: BaseException, blot: Blot = str) -> Cause:
-    """The cause of a failure, without secrets; never raises, whatever the exception's own methods do."""
-    # An error of the host keeps its name there, as it does without a pipe between.
+    """Return the cause of a failure, without secrets; never raises, whatever the exception's own methods do."""
+    # An error of the host keeps its class name, so that policies match it as with the inline
+    # runtime.
     kind = error.kind if isinstance(error, HostRefused) else type(error).__name__
     final = (
         error.final
@@ -31,15 +32,16 @@ def cause_of(error: BaseException, blot: Blot = str) -> Cause:
     )
     return Cause(
         kind=kind,
-        message=blot(_clean(told(error)))[:MAX_MESSAGE],
+        # Redact before the cut: a secret that the limit divides would no longer be recognised.
+        message=blot(_clean(describe(error)))[:MAX_MESSAGE],
         traceback=_traceback(error, blot),
         retryable=not final,
         classes=() if isinstance(error, HostRefused) else classes_of(error),
     )
 
 
-def told(error: BaseException) -> str:
-    """The error's own text with its notes, and what to do about it where we know."""
+def describe(error: BaseException) -> str:
+    """Return the error's own text with its notes, and advice if there is any."""
     text = unset_variable(error) or _text(error)
     if notes := notes_of(error):
         text = f"{text} ({'; '.join(notes)})"
@@ -48,7 +50,7 @@ def told(error: BaseException) -> str:
 
 
 def failed_for(reason: object, blot: Blot) -> Cause:
-    """The cause of a failure that an author described in words: without secrets, then cut to length."""
+    """Return the cause of a failure that an author described: without secrets, then cut to length."""
     return Cause("Failed", blot(str(reason))[:MAX_MESSAGE])
 
 
@@ -60,10 +62,12 @@ def _text(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException, blot: Blot) -> str:
-    # Imported on the way to a failure only: a child that never fails never loads it.
+    # Imported at the first failure only: it costs a fresh process more than a short run does.
     from traceback import TracebackException
 
     try:
+        # The last frames, as a recursion's first ones say least; the limit bounds the cost of
+        # formatting.
         found = TracebackException.from_exception(error, limit=-64)
         _strip(found, set())
         text = blot(_clean("".join(found.format())))
@@ -76,7 +80,8 @@ def _traceback(error: BaseException, blot: Blot) -> str:
 
 
 def _strip(found: Any, seen: set[int]) -> None:
-    """Leave out our own frames, in the exception and in those behind it."""
+    """Remove the platform's frames from the exception and from its causes."""
+    # Exceptions may refer to each other in a circle.
     if found is None or id(found) in seen:
         return
     seen.add(id(found))
@@ -88,5 +93,7 @@ def _strip(found: Any, seen: set[int]) -> None:
 
 
 def _clean(text: str) -> str:
-    """Text that can be written as UTF-8."""
+    """Return text that can be encoded as UTF-8."""
+    # Lone surrogates (from `surrogateescape`, or bad JSON) are valid in a `str` and refused by the
+    # encoder.
     return text.encode("utf-8", "backslashreplace").decode()

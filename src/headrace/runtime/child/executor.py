@@ -1,8 +1,7 @@
-"""Runs a handler over a batch, and says what came of it: the far side of the pipe, and `inline`.
+"""Executor: runs a handler over a batch, in an instance or `inline`.
 
-In: an `Invocation`. Out: a `Returned` that holds only the effects of events that are done. What the
-author's code raises, whatever it is, becomes a `Cause`; nothing of it escapes. `run` suspends only
-where the handler itself is asynchronous.
+In: an `Invocation`. Out: a `Returned` that holds only the effects of events that are done. Any exception of the
+author's code becomes a `Cause`; none propagates. `run` suspends only if the handler itself is asynchronous.
 """
 
 from __future__ import annotations
@@ -46,11 +45,11 @@ from headrace.sdk.source_location import near
 
 MAX_RERUNS: Final = 16
 PLAIN: Final = frozenset({dict, str, int, float, bool, type(None)})
-"""What is an answer as it stands, and most answers are."""
+"""Types that are encoded as an answer without conversion: most answers."""
 
 
 def _never() -> bool:
-    """An instance's runs are ended by its death alone."""
+    """Return False: the runs of an instance are ended by killing the process."""
     return False
 
 
@@ -59,16 +58,17 @@ class Executor:
 
     Args:
         app: The loaded app.
-        host: Answers what a running function asks.
+        host: Answers the questions of a running function.
         partitions: How many partitions each known stream has; looked up at every publish, so a
             live mapping is fine. Streams of the app need not be in it.
         instance: This instance's name.
         version: The hash of the code.
         monotonic: Seconds that never go backwards, for `remaining`.
-        is_ended: Whether the task at hand is being cancelled by whoever runs it, not by the handler.
+        is_ended: Return whether the current task is being cancelled by the platform, not by the
+            handler.
 
     Attributes:
-        entering: Told of every invocation of a convoy before it runs.
+        on_enter: Called with every invocation of a group of coalesced batches before it runs.
     """
 
     def __init__(
@@ -93,17 +93,19 @@ class Executor:
         self._monotonic = monotonic
         self._is_ended = is_ended
         self._cache = StateCache()
-        self.entering: Callable[[Invocation], None] = _unheeded
+        self.on_enter: Callable[[Invocation], None] = _ignore
         self._prepared = {name: Prepared(each) for name, each in app.functions.items()}
         self._untyped = Coder("json").decode
         self._called: set[Callable[[], Any]] = set()
         self._started: set[str] = set()
         self._forks = fork_detection.count
 
-    # -- life -------------------------------------------------------------------------------
+    # -- hooks ------------------------------------------------------------------------------
 
     async def start(self, function: str) -> None:
-        """Call the function's `init` hooks, each once; what one of them raises comes out."""
+        """Call the function's `init` hooks, each once; an exception of a hook propagates."""
+        # Inline, one app object serves several instances in turn, and one that was killed has
+        # closed nothing.
         await self.app.close_left_open()
         for hook in self.app.init_hooks(function):
             if hook not in self._called:
@@ -128,11 +130,11 @@ class Executor:
         await _call_all([*self.app.hooks["on_stop"][::-1], self.app.close_resources])
 
     def hooks_await(self, function: str) -> bool:
-        """Whether a hook, or the end of a resource that the function opened, may need an event loop."""
+        """Return whether a hook, or closing a resource that the function opened, may need an event loop."""
         return self.app.awaits or (bool(self.app.resources) and self.is_async(function))
 
     def is_async(self, function: str) -> bool:
-        """Whether `run` may suspend: the handler is an `async def`."""
+        """Return whether `run` may suspend: the handler is an `async def`."""
         return self._named(function).awaits
 
     def _named(self, function: str) -> Prepared:
@@ -153,6 +155,8 @@ class Executor:
         """
         prepared = self._named(invocation.function)
         self._forks = fork_detection.count
+        # The run before was refused at its commit, because it relied on a version that this cache
+        # remembered.
         if invocation.fresh:
             self._cache.clear()
         try:
@@ -172,7 +176,7 @@ class Executor:
         batches = [self._open_one(chunk, 0, prepared) for chunk in invocation.chunks]
 
         def alone(one: Invocation, events: list[Event[Any]]) -> Coroutine[Any, Any, Returned]:
-            self.entering(one)
+            self.on_enter(one)
             return self._work(one, prepared, events)
 
         return run_each(invocation, batches, alone, self._monotonic)
@@ -180,7 +184,7 @@ class Executor:
     def _work(
         self, invocation: Invocation, prepared: Prepared, events: list[Event[Any]]
     ) -> Coroutine[Any, Any, Returned]:
-        """One invocation, its events opened."""
+        """Return the coroutine that runs one invocation, given its decoded events."""
         began = self._monotonic()
         if invocation.mode == "call":
             return self._run_call(invocation, prepared, events, began)
@@ -210,7 +214,7 @@ class Executor:
             decode.adopt(events)
         return events
 
-    def _desk(
+    def _start_recording(
         self,
         invocation: Invocation,
         prepared: Prepared,
@@ -239,12 +243,13 @@ class Executor:
         events: list[Event[Any]],
         began: float,
     ) -> Returned:
-        """Many events. Their outputs are checked together, which takes a fifth of the time."""
+        """Run many events. Their outputs are checked together, which takes a fifth of the time."""
         run = self._run_batch if prepared.many else self._run_single
         try:
             return await run(invocation, prepared, events, began, at_once=False)
         except Misread:
-            # Run again, the handler is told of it where it publishes. It may have changed events.
+            # Run again with each output checked as it is published, so that the handler gets the
+            # exception there. The events are decoded again, as the handler may have changed them.
             events = self._open(invocation, prepared)
             return await run(invocation, prepared, events, began, at_once=True)
 
@@ -257,9 +262,9 @@ class Executor:
         *,
         at_once: bool,
     ) -> Returned:
-        """Event by event. An ordered function stops at the first failure, others go round it."""
+        """Run event by event. A function ordered by partition stops at the first failure, others continue."""
         order = invocation.order or prepared.order
-        recorder, context = self._desk(invocation, prepared, events, began, at_once)
+        recorder, context = self._start_recording(invocation, prepared, events, began, at_once)
         handler, output = prepared.handler, prepared.output
         closed: set[str] = set()
         untouched = -1
@@ -271,7 +276,7 @@ class Executor:
                 continue
             recorder.at = index
             try:
-                # As `prepared.call`, without a call for every event.
+                # `prepared.call`, inlined: a call costs more than some handlers.
                 result = handler(event, context) if prepared.context else handler(event)
                 if result is None:
                     pass
@@ -283,12 +288,15 @@ class Executor:
                     recorder.publish(output, result, event.key)
             except BaseException as error:  # user code may raise anything
                 cause = self._cause(error, prepared)
+                # The author has declared the event done; to fail it now would run it twice.
                 if index in recorder.finished:
                     context.logger.exception(
                         "the handler raised after `done`; the event stays done"
                     )
                     continue
                 recorder.drop(index, cause)
+            # A handler that forks and returns in the child would otherwise send the parent's
+            # result a second time.
             if fork_detection.count != self._forks:
                 fork_detection.leave()
             if index in recorder.dropped:
@@ -311,7 +319,7 @@ class Executor:
         *,
         at_once: bool,
     ) -> Returned:
-        """All at once. Events that cannot be decoded are set aside and the rest is run again."""
+        """Run all events at once. Events that cannot be decoded are set aside, and the others run again."""
         order = invocation.order or prepared.order
         aside: dict[int, Cause] = {}
         end = len(events)
@@ -322,9 +330,11 @@ class Executor:
                 seen = [event for event in events[:end] if event._index not in aside]
             untouched = -1
             if end < len(events):
-                # `end` itself failed; what comes after it was not looked at.
+                # `end` itself failed; the handler never saw the events after it.
                 untouched = end + 1 if end + 1 < len(events) else -1
-            recorder, context = self._desk(invocation, prepared, events, began, at_once)
+            recorder, context = self._start_recording(invocation, prepared, events, began, at_once)
+            # Only events that the handler's own thread and task iterate can be attributed to one
+            # event.
             recorder.begin_walk(_own_task() if prepared.awaits else None)
             if seen:
                 try:
@@ -339,7 +349,7 @@ class Executor:
                     poison = poison_in(error, events)
                     if poison is None or recorder.finished:
                         return collect_error(recorder, cause)
-                    # The handler may have changed them in place.
+                    # Decoded again, as the handler may have changed its events in place.
                     events = self._open(invocation, prepared)
                     if order == "partition":
                         end = poison
@@ -355,7 +365,8 @@ class Executor:
             if recorder.dropped:
                 recorder.check()
             if recorder.dropped and not recorder.divides(lambda tag: tag not in recorder.dropped):  # noqa: B023  # called at once
-                # Nobody can say which effects are the good ones': run those by themselves.
+                # Effects cannot be attributed to single events: run the events that did not fail
+                # by themselves.
                 cause = next(iter(recorder.dropped.values()))
                 aside |= recorder.dropped
                 events = self._open(invocation, prepared)
@@ -372,8 +383,8 @@ class Executor:
         events: list[Event[Any]],
         began: float,
     ) -> Returned:
-        """One payload, one answer."""
-        recorder, context = self._desk(invocation, prepared, events, began)
+        """Run a handler over one payload; return its answer."""
+        recorder, context = self._start_recording(invocation, prepared, events, began)
         recorder.at = 0 if events and not prepared.many else -1
         try:
             subject = Batch(events, recorder) if prepared.many else events[0]
@@ -415,8 +426,8 @@ class Executor:
     async def _run_consumer(
         self, invocation: Invocation, prepared: Prepared, began: float
     ) -> Returned:
-        """No events: the handler fetches them. What comes back is what it has not committed."""
-        recorder, context = self._desk(invocation, prepared, [], began)
+        """Run a handler that fetches its events; return the effects that it has not committed itself."""
+        recorder, context = self._start_recording(invocation, prepared, [], began)
         if not isinstance(self._host, Supply) or not invocation.held:
             return Returned(error=Cause("Misuse", "there is nothing to consume"))
         decode = prepared.decoders.get(invocation.held[0].stream, self._untyped)
@@ -436,22 +447,24 @@ class Executor:
         return collect(recorder, -1)
 
     def _cause(self, error: BaseException, prepared: Prepared) -> Cause:
-        """The cause of what the author's code raised; a process that it forked ends here instead."""
+        """Return the cause for an exception of the author's code; a process that it forked ends here instead."""
         if fork_detection.count != self._forks:
             fork_detection.leave(error)
         if prepared.awaits:
+            # The platform cancels the task to end the run: as a cause it would look like a failure
+            # of the handler.
             if self._is_ended():
                 raise error
             forget_cancellation()
         return cause_of(error, self._blot)
 
 
-def _unheeded(_invocation: Invocation) -> None:
-    """Nobody asks which invocation of a group of coalesced batches runs."""
+def _ignore(_invocation: Invocation) -> None:
+    """Do nothing at the start of an invocation of a group."""
 
 
 def _own_task() -> Callable[[], bool]:
-    """Whether the task at hand is the one that asks now."""
+    """Return a function that returns whether its caller runs in the current task."""
     from asyncio import current_task
 
     mine = current_task()

@@ -1,6 +1,6 @@
 """Advice after a file error: a sentence added to the author's own error.
 
-In: what was raised. Out: "" where there is nothing to say. Looked at on the way to a failure only.
+In: an exception. Out: a sentence, "" if there is no advice. Called for failures only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from headrace.sdk.app_folder import folders
 
 _CANNOT_OPEN, _READ_ONLY = 14, 8
-"""SQLite's codes for a file that is not to be had."""
+"""SQLite's result codes CANTOPEN and READONLY."""
 
 
 def advice(error: BaseException) -> str:
@@ -67,7 +67,7 @@ def _in_a_run(error: BaseException) -> str:
 
 
 def _path_of(error: BaseException) -> tuple[str, int]:
-    """The file an error is about, and its number; "" and 0 where there is none."""
+    """Return the file and the number of an `OSError`; "" and 0 for other errors."""
     if not isinstance(error, OSError) or not isinstance(error.filename, (str, bytes, os.PathLike)):
         return "", 0
     return os.fsdecode(error.filename), error.errno or 0
@@ -83,8 +83,9 @@ def _app_of(path: str) -> str:
 
 
 def _sqlite_code(error: BaseException) -> int:
-    # Not imported for it: without it nothing of its can be raised.
+    # Not imported here: if the app has not imported it, the error is not one of SQLite's.
     sqlite = sys.modules.get("sqlite3")
     if sqlite is None or not isinstance(error, sqlite.OperationalError):
         return 0
+    # The low byte is the primary code; extended codes say more in the others.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF

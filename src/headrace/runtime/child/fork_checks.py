@@ -1,6 +1,6 @@
 """Checks that this process can be forked: one thread, and no unexpected descriptor.
 
-Looked at thoroughly once, after the author's code was imported, and by counting before every fork.
+The full check runs once, after the import of the author's code; before every fork only the counts are compared.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from pathlib import Path
 
 
 class NotForkable(Exception):
-    """Importing the app left something behind that a fork would tear in two."""
+    """Importing the app left a thread or descriptor that a fork would break."""
 
 
 def count_descriptors() -> int:
     """Count the open descriptors of this process."""
-    # The folder's size is their number on Linux 6.2 and later; before, names have to be counted.
+    # On Linux 6.2 and later the folder's size is the number of descriptors; before, names have to
+    # be counted.
     size = os.stat("/proc/self/fd").st_size  # noqa: PTH116 - hot
     return size or len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - names only
 
@@ -28,6 +29,7 @@ def check_forkable(control: int) -> None:
         NotForkable: A thread, socket or file is still there.
     """
     threads = [thread.name for thread in threading.enumerate()][1:]
+    # From the kernel: `threading` does not know threads that C libraries start.
     count = len(list(Path("/proc/self/task").iterdir()))
     if count != 1:
         names = f" ({', '.join(threads)})" if threads else ""
@@ -40,8 +42,10 @@ def check_forkable(control: int) -> None:
             continue
         try:
             what = str(entry.readlink())
+        # The descriptor of the listing itself is closed by now.
         except FileNotFoundError:
             continue
+        # The listing above is under /proc, and the interpreter may keep the random device open.
         if what.startswith(("/proc/", "/dev/urandom", "/dev/random")):
             continue
         raise NotForkable(

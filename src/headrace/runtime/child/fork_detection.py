@@ -1,7 +1,7 @@
 """Detection of forks by an author's code: a forked process is not an instance.
 
-The child of such a fork has a copy of all that its parent has: the channel, the runs in hand, what
-was noted. It may run the author's code to its end; where that hands back to us, the child ends.
+The child of such a fork has a copy of its parent's state: the channel, the current run, its notes. It may run the
+author's code to its end; where that code returns to the platform, the child exits.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from headrace.model.errors import Misuse
 T = TypeVar("T")
 
 count = 0
-"""How many forks lie between the first of all processes and this one. Differs from what was noted
-earlier only in the child of a fork, and is quicker to ask for than the process's number."""
+"""The number of forks between the first process and this one. It differs from an earlier value only in the child of
+a fork, and reading it is faster than `os.getpid`, which is a system call."""
 
 
 def _note() -> None:
@@ -25,11 +25,13 @@ def _note() -> None:
     count += 1
 
 
+# Runs for `os.fork` and `multiprocessing`; a C library that forks by itself escapes it, which the
+# pid check of the channel covers.
 os.register_at_fork(after_in_child=_note)
 
 
 def guarded(call: Callable[[], T]) -> T:
-    """Call the author's code; a process that it forked ends where it returns or raises."""
+    """Call the author's code; a process that it forked exits where the call returns or raises."""
     started_as = count
     try:
         result = call()
@@ -43,7 +45,7 @@ def guarded(call: Callable[[], T]) -> T:
 
 
 def refusal(what: str) -> Misuse:
-    """The error of a forked process that asks for what only its instance has."""
+    """Return the error for a forked process that requests what only its instance has."""
     return Misuse(
         f"{what} was asked for in a process that the handler forked; only the process that runs "
         "the handler can do so: hand the result to it, and do it there"
@@ -51,7 +53,7 @@ def refusal(what: str) -> Misuse:
 
 
 def leave(error: BaseException | None = None) -> NoReturn:
-    """End a forked process as Python ends a program, but run nothing that its parent registered."""
+    """Exit a forked process with Python's exit codes, but without the exit hooks that its parent registered."""
     code = 0
     try:
         if isinstance(error, SystemExit):
@@ -60,7 +62,8 @@ def leave(error: BaseException | None = None) -> NoReturn:
             code = 1
             sys.excepthook(type(error), error, error.__traceback__)
         for stream in (sys.stdout, sys.stderr):
-            # Ours hold what this process said; in others may be what its parent has yet to write.
+            # Our streams hold only this process's text; any other buffer may hold text that the
+            # parent will write, which would then appear twice.
             finish = getattr(stream, "finish", None)
             if finish is not None:
                 finish()

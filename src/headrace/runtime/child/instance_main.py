@@ -1,7 +1,7 @@
-"""An instance's life, from the fork on: settle in, then take up one run after the other.
+"""An instance's loop: receives runs, executes them in order, and sends the results.
 
-Called by the zygote in the forked child with everything imported; never returns. It answers every
-run in order, keeps nothing the platform needs, and may be killed at any instruction.
+Called by the zygote in the forked child with everything imported; never returns. It keeps no state that the
+platform needs, and may be killed at any instruction.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from headrace.model.policy import MAX_TRACEBACK
 from headrace.model.record import Chunk, encode_events
 from headrace.model.reply import WireReply
 from headrace.runtime.child.channel import Channel
-from headrace.runtime.child.error_cause import told
+from headrace.runtime.child.error_cause import describe
 from headrace.runtime.child.executor import Executor
 from headrace.runtime.child.secrets import InstanceSecrets
-from headrace.runtime.child.stdio import OutputCapture, Running, speak_up
+from headrace.runtime.child.stdio import OutputCapture, Running, capture_output
 from headrace.runtime.kernel import trim_heap
 from headrace.runtime.protocol.frames import RECEIVE_BYTES
 from headrace.runtime.protocol.messages import (
@@ -65,11 +65,11 @@ T = TypeVar("T")
 SHORT_RUN_S = 200e-6
 MEASURE_EVERY = 64
 REHEARSALS = 24
-"""Rounds after which the interpreter leaves our code as it is."""
+"""Rounds after which the interpreter no longer specialises our code."""
 
 
-class HostLine:
-    """What the executor may ask the host, over the channel."""
+class HostClient:
+    """Questions of the executor to the host, over the channel."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -77,7 +77,7 @@ class HostLine:
         self.blot = self._keys.blot
 
     def secret(self, name: str, function: str) -> str:
-        """The value of a secret; whose instance asks, the host knows by itself."""
+        """Return the value of a secret; the host knows the function of each instance."""
         del function
         return self._keys.value(name)
 
@@ -88,49 +88,50 @@ class HostLine:
     def read_state(
         self, function: str, store: str, keys: list[str]
     ) -> list[tuple[int, bytes | None]]:
-        """Version and value of each key; whose instance asks, the host knows by itself."""
+        """Return version and value of each key; the host knows the function of each instance."""
         del function
         answer = self._channel.ask(ReadState(keys, store))
         return answer.rows if isinstance(answer, StateRows) else []
 
     def scan_state(self, function: str, store: str, prefix: str, begin: str, limit: int) -> Scanned:
-        """What there is under a prefix."""
+        """Return the keys under a prefix."""
         del function
         answer = self._channel.ask(ScanState(prefix, limit, begin, store))
         return answer.scanned if isinstance(answer, Scan) else Scanned([], Range("", None, 0, b""))
 
     def extend(self, invocation: Invocation, seconds: float) -> None:
-        """Let the run at hand take `seconds` from now."""
+        """Let the current run take `seconds` from now."""
         del invocation
-        self._channel.tell(Extend(seconds))
+        self._channel.send_now(Extend(seconds))
 
     def fetch(self, invocation: Invocation, events: int) -> tuple[list[Chunk], int]:
-        """The next events of the run at hand, and how many are left."""
+        """Return the next events of the current run, and how many are left."""
         del invocation
         answer = self._channel.ask(Fetch(events))
         return (answer.chunks, answer.lag) if isinstance(answer, Fetched) else ([], 0)
 
     def land(self, invocation: Invocation, returned: Returned) -> None:
-        """Commit what the run at hand fetched and did."""
+        """Commit the fetched events and the effects of the current run."""
         del invocation
         self._channel.ask(Land(returned))
 
     def send_part(self, invocation: Invocation, body: bytes, head: WireReply | None) -> None:
-        """Send on a part of the answer of the run at hand; waits until there is room for another."""
+        """Send a part of the answer of the current run; wait until another part is accepted."""
         del invocation
+        # A question rather than a message: its answer is the backpressure of a slow client.
         self._channel.ask(Part(body, head))
 
 
 class InstanceLoop:
-    """One instance. Made by its zygote, which thereby does most of the work for all of them.
+    """One instance. Created by its zygote before the fork, once for all instances.
 
     Args:
         app: The loaded app.
         version: The hash of the code.
-        link: The channel's socket; in the zygote something else may still stand at its descriptor.
-        running: Which invocation runs, for whoever speaks meanwhile.
-        out: What the author's code has as stdout.
-        err: And as stderr.
+        link: The channel's socket; in the zygote its descriptor may still refer to another file.
+        running: The current invocation, for log lines.
+        out: The stdout of the author's code.
+        err: The stderr of the author's code.
     """
 
     def __init__(
@@ -144,14 +145,14 @@ class InstanceLoop:
     ) -> None:
         self._partitions: dict[str, int] = {}
         self._channel = Channel(link)
-        host = HostLine(self._channel)
+        host = HostClient(self._channel)
         running.blot = host.blot
         self._executor = Executor(app, host, partitions=self._partitions, version=version)
         self._running = running
         self._out = out
         self._err = err
-        self._executor.entering = self._enter
-        self._greets = bool(app.hooks["init"])
+        self._executor.on_enter = self._enter
+        self._sends_hello = bool(app.hooks["init"])
         self._function = ""
         self._asynchronous = False
         self._hooks_await = False
@@ -163,10 +164,10 @@ class InstanceLoop:
         self._used = 0.0
 
     def begin(self, order: Fork, cpu_limit: float | None) -> None:
-        """Be the instance that was ordered, as far as that can be told in the zygote.
+        """Configure the requested instance, as far as possible in the zygote.
 
         Args:
-            order: What was ordered.
+            order: The request for the instance.
             cpu_limit: Seconds of processor time that a run of it may take.
         """
         if self._partitions != order.partitions:
@@ -180,23 +181,24 @@ class InstanceLoop:
         self._cpu_limit = cpu_limit
 
     def awaits(self, function: str) -> bool:
-        """Whether the handler is asynchronous."""
+        """Return whether the handler is asynchronous."""
         return self._executor.is_async(function)
 
-    def live(self) -> NoReturn:
-        """Until the host says stop, or goes; in the instance."""
-        self._channel.own()
-        if self._greets:
+    def serve(self) -> NoReturn:
+        """Handle messages until the host sends `Stop` or closes the channel; in the instance."""
+        self._channel.bind_to_process()
+        if self._sends_hello:
             self._start()
         while True:
             self.step()
 
     def step(self) -> None:
-        """Do the next thing the host says."""
+        """Handle the next message of the host."""
         nonce, message = self._channel.take()
         if type(message) is RunMessage:
+            # The host took this run back and may have given it to another instance.
             if message.ahead and not self._channel.claim():
-                self._channel.say(nonce, Skipped())
+                self._channel.send(nonce, Skipped())
                 return
             if self._suspended:
                 self._resume()
@@ -206,9 +208,11 @@ class InstanceLoop:
             case Suspend():
                 cause = self._hook(self._executor.suspend())
                 self._suspended = True
+                # The process is stopped next and keeps its memory meanwhile: give back what is
+                # free.
                 gc.collect()
                 trim_heap()
-                self._channel.say(nonce, Acted(cause))
+                self._channel.send(nonce, Acted(cause))
             case Partitions():
                 self._partitions.clear()
                 self._partitions.update(message.counts)
@@ -221,7 +225,7 @@ class InstanceLoop:
     def _start(self) -> None:
         began = time.perf_counter()
         cause = self._hook(self._executor.start(self._function))
-        self._channel.say(0, Hello(time.perf_counter() - began, cause))
+        self._channel.send(0, Hello(time.perf_counter() - began, cause))
         self._channel.flush()
         if cause is not None:
             self._end(EXIT_HOOK)
@@ -235,6 +239,8 @@ class InstanceLoop:
         self._channel.begin(nonce)
         self._running.key = invocation.key
         if self._cpu_limit is not None:
+            # ITIMER_PROF counts the processor time of all threads and ends the process by SIGPROF.
+            # RLIMIT_CPU would count over all runs of the instance.
             signal.setitimer(signal.ITIMER_PROF, self._cpu_limit)
         wall = time.perf_counter()
         returned = self._drive(invocation)
@@ -247,7 +253,8 @@ class InstanceLoop:
         cold = self._runs == 0
         cpu = wall
         if wall > SHORT_RUN_S or self._runs % MEASURE_EVERY == 0:
-            # The kernel's figures cost more than a short run does; between runs we use nothing.
+            # `getrusage` costs more than a short run. Between runs no time is used, so the
+            # difference to the last measurement is an upper bound.
             usage = resource.getrusage(resource.RUSAGE_SELF)
             used = usage.ru_utime + usage.ru_stime
             cpu = min(cpu, used - self._used)
@@ -255,18 +262,21 @@ class InstanceLoop:
             self._memory = usage.ru_maxrss * 1024
         self._runs += 1
         cost = Usage(wall, cpu, self._memory, cold, self._executor.instance)
-        # `Returned` was made a moment ago, here, for this answer only.
+        # Mutating the frozen value is safe: it was created for this message only, and a copy would
+        # cost more.
         msgspec.structs.force_setattr(returned, "usage", cost)
         try:
-            self._channel.say(nonce, Done(returned))
+            self._channel.send(nonce, Done(returned))
+        # The result does not fit a frame, or holds an integer that msgpack cannot encode: an error
+        # of the handler, not of the channel.
         except (ValueError, OverflowError) as error:
             cause = Cause("TooLarge", str(error), retryable=False)
-            self._channel.say(nonce, Done(Returned(error=cause, usage=cost)))
-        if wall > SHORT_RUN_S or not self._channel.crowded:
+            self._channel.send(nonce, Done(Returned(error=cause, usage=cost)))
+        if wall > SHORT_RUN_S or not self._channel.has_pending:
             self._channel.flush()
 
     def _enter(self, invocation: Invocation) -> None:
-        """The next of a group of coalesced batches begins: what is said from now on is said by it."""
+        """Attribute output to the next batch of a group of coalesced batches."""
         self._out.finish()
         self._err.finish()
         self._running.key = invocation.key
@@ -281,22 +291,24 @@ class InstanceLoop:
             return Returned(error=Cause("Misuse", str(error)))
 
     def _drive_on_loop(self, work: Coroutine[Any, Any, Returned]) -> Returned:
-        loop = self._loop_of_its_own()
+        loop = self._event_loop()
         task = loop.create_task(work)
         while True:
             try:
                 returned: Returned = loop.run_until_complete(task)
             except (SystemExit, KeyboardInterrupt):
-                # A task of the handler's raised it, and asyncio throws that at us too; whoever waits
-                # for the task is told, and the run goes on.
+                # A task of the handler raised it. asyncio also raises it out of
+                # `run_until_complete` and stops the loop, although the code that awaits the task
+                # handles it: so continue.
                 if task.done():
                     raise
                 continue
             return returned
 
-    def _loop_of_its_own(self) -> Any:
+    def _event_loop(self) -> Any:
         if self._runner is None:
-            # 50 ms that only apps with asynchronous handlers pay, in their zygote.
+            # The import takes 50 ms; only apps with asynchronous handlers pay for it, in their
+            # zygote.
             import asyncio
 
             self._runner = asyncio.Runner()
@@ -305,14 +317,15 @@ class InstanceLoop:
     def _hook(self, work: Coroutine[Any, Any, None]) -> Cause | None:
         try:
             if self._hooks_await:
-                self._loop_of_its_own().run_until_complete(work)
+                self._event_loop().run_until_complete(work)
             else:
                 finish(work)
         except MemoryError:
+            # No message could be built reliably now; the exit code says it.
             self._end(EXIT_MEMORY)
         except BaseException as error:  # noqa: BLE001 - the author's hooks may raise anything
             trace = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
-            return Cause(type(error).__name__, told(error)[:MAX_TRACEBACK], trace)
+            return Cause(type(error).__name__, describe(error)[:MAX_TRACEBACK], trace)
         return None
 
     def _end(self, code: int) -> NoReturn:
@@ -324,20 +337,20 @@ class InstanceLoop:
 
 
 def prepare(app: App, version: str, link: socket.socket) -> InstanceLoop:
-    """In the zygote, once the app is imported: all that instances need and have in common.
+    """Prepare in the zygote, after the import, the objects that all instances need.
 
-    A child pays for every page it touches, so objects that it would make are made here.
+    A child pays for every page it writes to, so objects that it would create are created here.
     """
     running = Running()
-    out, err = speak_up(running)
-    life = InstanceLoop(app, version, link, running, out, err)
-    if app.awaits or any(life.awaits(name) for name in app.functions):
+    out, err = capture_output(running)
+    loop = InstanceLoop(app, version, link, running, out, err)
+    if app.awaits or any(loop.awaits(name) for name in app.functions):
         __import__("asyncio")
-    return life
+    return loop
 
 
 def finish(work: Coroutine[Any, Any, T]) -> T:
-    """The result of plain code that is a coroutine in form only.
+    """Return the result of a coroutine that never suspends.
 
     Raises:
         Misuse: It waited on an event loop, and there is none.
@@ -347,36 +360,38 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
     except StopIteration as stop:
         result: T = stop.value
         return result
+    # Otherwise the interpreter reports a coroutine that was never finished, in place of this
+    # error.
     work.close()
     raise Misuse("a plain `def` handler waited on an event loop it does not have")
 
 
 def rehearse() -> None:
-    """Live through an instance's first run, with a function and a host of our own.
+    """Execute runs with a sample function, so that instances share more memory.
 
-    The interpreter rewrites code and fills its tables while code is new; what has run here often
-    enough is read by children and not written to, and so stays shared.
+    The interpreter specialises code and fills its caches while code is new. Code that has run often enough here is
+    only read by children, so its pages stay shared.
     """
     app = App("rehearsal")
-    app.function()(first_words)
+    app.function()(sample_handler)
     ours, theirs = socket.socketpair()
     running = Running()
     out, err = OutputCapture(1, "stdout", running), OutputCapture(2, "stderr", running)
     event = encode_events([Event(b"{}")])
     nowhere = InstanceFolder("", 0)
-    order = Fork("", "rehearsal.first_words", nowhere, nowhere, 0, b"", {}, 0.0)
+    order = Fork("", "rehearsal.sample_handler", nowhere, nowhere, 0, b"", {}, 0.0)
     run = RunMessage(
         Invocation(order.function, (Chunk("_call", 0, 0, 1, event, 0, 0, 1),), mode="call")
     )
     with ours, theirs:
-        life = InstanceLoop(app, "", ours, running, out, err)
+        loop = InstanceLoop(app, "", ours, running, out, err)
         for _ in range(REHEARSALS):
-            life.begin(order, None)
+            loop.begin(order, None)
             theirs.sendall(encode(1, run))
-            life.step()
+            loop.step()
             theirs.recv(RECEIVE_BYTES)
 
 
-def first_words(event: Any) -> int:
-    """What runs in a rehearsal, in the place of an author's function."""
+def sample_handler(event: Any) -> int:
+    """Return a constant: the handler of a rehearsal."""
     return 1

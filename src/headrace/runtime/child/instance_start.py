@@ -1,9 +1,8 @@
 """Start of an instance: preparations of its zygote, and the first steps in the forked child.
 
-A page that a child writes to is copied, which takes longer than most of what is done here, and to
-take a reference to an object is to write to it. So whatever need not wait for the fork is done
-before, while no request waits: folder, environment, randomness, the isolation settings. What is
-prepared is used for one child only; without it a child does everything itself.
+A page that a child writes to is copied, which takes longer than most steps here, and taking a reference to an object
+writes to it. So the zygote prepares in advance, while no request waits: folder, environment, randomness and isolation
+settings. A preparation is used for one child only; without one a child does everything itself.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from headrace.runtime.child.app_import import CONTROL, RULES
 from headrace.runtime.protocol.frames import Frames
 from headrace.runtime.protocol.messages import (
     EXIT_MEMORY,
-    EXIT_UNBORN,
+    EXIT_NOT_STARTED,
     Fork,
     InstanceFolder,
     Load,
@@ -55,13 +54,13 @@ class InstanceFactory:
 
     def __init__(
         self,
-        life: instance_main.InstanceLoop,
+        loop: instance_main.InstanceLoop,
         load: Load,
         loaded: Loaded,
         shared_isolation: sandbox.SharedIsolation,
         release: Callable[[], None],
     ) -> None:
-        self._life = life
+        self._loop = loop
         self._load = load
         self._size = loaded.size
         self._shared_isolation = shared_isolation
@@ -73,9 +72,9 @@ class InstanceFactory:
         self._parent = os.getpid()
         self._groups = [load.group] if shared_isolation.uids else []
         self.first_free = RULES + 1 if shared_isolation.rules >= 0 else RULES
-        """The descriptor from which on nothing is an instance's."""
+        """The first descriptor that an instance closes at its start."""
         self._example = b""
-        """A request, framed as it would come; empty where the app has no function."""
+        """A request as a frame, for `_go_through`; empty if the app has no function."""
         for function in loaded.spec.functions:
             isolation = min(function.resources.isolation, load.isolation)
             own_uid = shared_isolation.uids and isolation >= 1
@@ -87,7 +86,7 @@ class InstanceFactory:
     # -- in the zygote ---------------------------------------------------------------------------
 
     def uid_of(self, request: Fork) -> int:
-        """The uid of its own that the instance gets; 0 where it gets none."""
+        """Return the separate uid of the instance; 0 if it has none."""
         return request.folder.uid if self._shared_isolation.uids else 0
 
     def _plan(self, resources: bytes, isolation: int, *, own_uid: bool) -> StartPlan:
@@ -103,17 +102,19 @@ class InstanceFactory:
                 shared_isolation=self._shared_isolation,
             )
             plan = StartPlan(instance_isolation, may.cpu)
+            # Resources come from overrides, too, so their number is not bounded by the app; a plan
+            # without a place is built again.
             if len(self._plans) < MAX_PLANS:
                 self._plans[kind] = plan
         return plan
 
     @property
     def is_behind(self) -> bool:
-        """Return whether something could be made ready for the next one."""
+        """Return whether the next instance's folder is known but not yet prepared."""
         return self._next is not None
 
     def make_ready(self) -> None:
-        """Do for the next child what need not wait for it."""
+        """Prepare the next child while no request waits."""
         folder, self._next = self._next, None
         if folder is None:
             return
@@ -122,24 +123,24 @@ class InstanceFactory:
                 self._place(folder), folder.uid if self._shared_isolation.uids else 0
             )
         except OSError:
-            # The child will find the same error, and its end will report it.
+            # The child will meet the same error, and its exit reports it.
             self._clear(folder)
             return
+        # Here, since seeding takes longer than the rest; the seed serves one child, as the next
+        # one is prepared again.
         reseed()
         self._ready = folder
         self._go_through()
 
     def _go_through(self) -> None:
-        """Repeat the steps of the next request, so that their pages are copied already by then."""
+        """Rehearse the steps of the next request, so that their pages are copied before it arrives."""
         frames = Frames().feed(self._example)
         request = to_zygote(frames[0][1]) if isinstance(frames, list) and frames else None
         if isinstance(request, Fork):
             self._steps(request, [0, 0, 0], ready=True)
 
     def lay_out(self, request: Fork, descriptors: list[int]) -> list[sandbox.Step]:
-        """Return the steps of the requested child, from its first moment to its end.
-
-        What is ready is used up.
+        """Return the steps of the requested child, from the fork to its exit. Uses the preparation up.
 
         Raises:
             Unknown: The app has no such function.
@@ -149,8 +150,8 @@ class InstanceFactory:
     def _steps(self, request: Fork, descriptors: list[int], *, ready: bool) -> list[sandbox.Step]:
         uid = self.uid_of(request)
         plan = self._plan(request.resources, request.isolation, own_uid=uid != 0)
-        self._life.begin(request, plan.cpu)
-        steps = spoken_for(descriptors, self.first_free) + UNHEARD
+        self._loop.begin(request, plan.cpu)
+        steps = arrange_descriptors(descriptors, self.first_free) + RESET_SIGNALS
         scratch = self._place(request.folder)
         if not ready:
             steps += [(sandbox.prepare_scratch, (scratch, uid)), (reseed, ())]
@@ -163,12 +164,14 @@ class InstanceFactory:
         )
         if self.first_free > RULES:
             steps.append((close, (RULES,)))
-        return [*steps, self._renumber, (self._release, ()), (self._life.live, ())]
+        return [*steps, self._renumber, (self._release, ()), (self._loop.serve, ())]
 
     def _take(self, request: Fork) -> bool:
-        """Return whether all is ready for this one; if so it is used up."""
+        """Return whether this child is prepared; the preparation is used up."""
         ready, self._ready = self._ready, None
         self._next = request.next
+        # The host decides on the folder: if it is another one than was announced, the prepared one
+        # is removed.
         if ready is None or ready == request.folder:
             return ready is not None
         self._clear(ready)
@@ -180,11 +183,11 @@ class InstanceFactory:
         return ready
 
     def expect(self, folder: InstanceFolder) -> None:
-        """A spare became an instance; this is what the next one will be given."""
+        """Note the next instance's folder, after a spare became an instance."""
         self._next = folder
 
     def take_back(self, folder: InstanceFolder | None) -> None:
-        """The spare it was given to never became an instance."""
+        """Remove the folder of a spare that never became an instance."""
         if folder is not None:
             self._clear(folder)
 
@@ -198,8 +201,8 @@ class InstanceFactory:
     # -- in the child ----------------------------------------------------------------------------
 
     def become_instance(self, steps: list[sandbox.Step]) -> NoReturn:
-        """Be the instance that was requested."""
-        code = EXIT_UNBORN
+        """Run the steps of the requested instance; never returns."""
+        code = EXIT_NOT_STARTED
         try:
             for act, arguments in steps:
                 act(*arguments)
@@ -212,24 +215,26 @@ class InstanceFactory:
             os._exit(code)
 
 
-def spoken_for(descriptors: list[int], first_free: int) -> list[sandbox.Step]:
-    """Only stdin, the log pipes and the channel stay open; the channel takes the control's place."""
+def arrange_descriptors(descriptors: list[int], first_free: int) -> list[sandbox.Step]:
+    """Return the steps that close all descriptors but stdin, the log pipes and the channel."""
     link, out, err = descriptors
     return [
         (dup2, (out, 1)),
         (dup2, (err, 2)),
-        # The three came in above the control socket, which is 3, so nothing is overwritten early.
+        # The three arrived above the control socket, which is 3, so none is overwritten before it
+        # is moved.
         (dup2, (link, CONTROL, False)),
+        # CLOEXEC would not help: an instance never calls `exec`.
         (closerange, (first_free, HIGHEST)),
     ]
 
 
-UNHEARD: list[sandbox.Step] = [
+RESET_SIGNALS: list[sandbox.Step] = [
     (set_wakeup_fd, (-1,)),
     (set_signal, (int(signal.SIGCHLD), SIG_DFL)),
     (set_signal, (int(signal.SIGTERM), SIG_DFL)),
 ]
-"""Nothing of how its zygote takes signals is left to a child.
+"""Steps that reset the zygote's signal handling in a child.
 
-With plain numbers: turning them into enumerations and back touches 50 pages.
+With plain numbers: converting them to enumerations and back touches 50 pages.
 """

@@ -1,8 +1,7 @@
-"""Finds and imports the author's `App`, and says which version it is.
+"""Loader: finds and imports the author's `App`, and computes its version.
 
-In: a target such as `shop.py`, `shop.py:app`, `company.shop` or `company.shop:app`. Out: the `App`.
-What the author's module raises while it is imported comes out as it is; a target that leads nowhere
-is a `Misuse` that says what was looked for.
+In: a target such as `shop.py`, `shop.py:app`, `company.shop` or `company.shop:app`. Out: the `App`. An exception of
+the author's module propagates unchanged; a target that does not exist is a `Misuse` that says what was tried.
 """
 
 from __future__ import annotations
@@ -31,12 +30,13 @@ _OURS: Final = f"{Path(__file__).parents[2]}{os.sep}"
 
 
 def load(target: str) -> App:
-    """The app at `target`; its folder is put first on the import path.
+    """Import and return the app at `target`; its folder is put first on the import path.
 
     Raises:
         Misuse: Nothing is there, or no app, or several.
     """
     where, _, attribute = target.partition(":")
+    # Before the import: the finder has to be in place when the first module is looked up.
     import_from_source(_roots(where))
     module = _module(where)
     if attribute:
@@ -51,6 +51,7 @@ def load(target: str) -> App:
             raise Misuse(f"`{target}` is a `{type(found).__name__}`, not an `App`")
         return found
     apps = {name: each for name, each in vars(module).items() if isinstance(each, App)}
+    # One app may have several names, such as `app` and `application`.
     if len({id(each) for each in apps.values()}) == 1:
         return next(iter(apps.values()))
     if not apps:
@@ -61,18 +62,19 @@ def load(target: str) -> App:
     raise Misuse(f"`{where}` defines several apps; say which: {names}")
 
 
-def said(error: BaseException) -> tuple[str, str]:
+def explain(error: BaseException) -> tuple[str, str]:
     """Return a sentence and a traceback for an error of the author's import.
 
-    The traceback shows the author's own lines, not those of ours or of the import system that led
-    there. What we refused ourselves says all in its sentence, with the line that asked for it.
+    The traceback shows the author's lines, without those of the platform and of the import system. An error of the
+    platform needs no traceback: its sentence names the author's line.
     """
     shown = traceback.TracebackException.from_exception(error)
     theirs = _leave_theirs(shown)
     if (hint := unset_variable(error)) != "":
         return hint, "".join(shown.format())
     if not isinstance(error, HeadraceError):
-        # Without a line of theirs a traceback only repeats the sentence; that of a syntax error has one.
+        # Without a line of the author's code a traceback only repeats the sentence; a syntax error
+        # has such a line.
         has_trace = (
             shown.stack or shown.__cause__ or shown.__context__ or isinstance(error, SyntaxError)
         )
@@ -86,7 +88,7 @@ def said(error: BaseException) -> tuple[str, str]:
 
 
 def _leave_theirs(shown: traceback.TracebackException) -> traceback.FrameSummary | None:
-    """Take all frames but the author's out of a traceback; the last one that is left."""
+    """Remove all frames but the author's from a traceback; return the last one of them."""
     for cause in (shown.__cause__, shown.__context__):
         if cause is not None:
             _leave_theirs(cause)
@@ -96,7 +98,7 @@ def _leave_theirs(shown: traceback.TracebackException) -> traceback.FrameSummary
     )
     while begin < len(stack) and stack[begin].filename.startswith("<frozen importlib"):
         begin += 1
-    # Nor do those of the import system between their lines, as with any other import.
+    # The interpreter hides the import system's frames in the same way.
     stack[:] = [each for each in stack[begin:] if not _imports(each.filename)]
     return next((each for each in reversed(stack) if not each.filename.startswith(_OURS)), None)
 
@@ -109,7 +111,7 @@ def described(app: App, target: str) -> tuple[AppSpec, str]:
     """Return the declarations of the app at `target` with its version, and the hash of its imported code.
 
     Raises:
-        Misuse: It declares what cannot be, or there is more code than a version should hold.
+        Misuse: A declaration is invalid, or there is more code than a version may hold.
     """
     watched = watched_by(each.spec for each in app.functions.values())
     version = version_of(_roots(target.partition(":")[0]), watched)
@@ -131,7 +133,8 @@ def _roots(where: str) -> list[Path]:
     if spec.origin is None:
         return []
     origin = Path(spec.origin).resolve()
-    # Files next to a module in the current folder are the app's; next to an installed one they are not.
+    # Files next to a module in the current folder belong to the app; those next to an installed
+    # module are other packages.
     return [origin.parent if origin.parent == Path.cwd() else origin]
 
 
@@ -144,6 +147,7 @@ def _module(where: str) -> ModuleType:
         try:
             return importlib.import_module(where)
         except ModuleNotFoundError as error:
+            # A missing import inside the author's module must not read as a missing target.
             if error.name is not None and (
                 where == error.name or where.startswith(error.name + ".")
             ):
@@ -161,17 +165,20 @@ def _module(where: str) -> ModuleType:
     if loaded is not None and getattr(loaded, "__file__", None) == str(path):
         return loaded
     if loaded is not None:
-        # `json.py` or the like must not take the place of a module already in use.
+        # An app in `json.py` must not replace a module that is already in use.
         name = f"_headrace_app_{sha256(str(path).encode()).hexdigest()[:8]}_{name}"
     loader = FromSource(name, str(path)) if path.suffix == ".py" else None
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     if spec is None or spec.loader is None:
         raise Misuse(f"`{path}` is not a Python file; use one that ends in `.py`")
     module = importlib.util.module_from_spec(spec)
+    # Before the execution, as the import system does: dataclasses and circular imports look the
+    # module up by name.
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except BaseException:
+        # A half-executed module would be returned as complete by the next import.
         sys.modules.pop(name, None)
         raise
     return module

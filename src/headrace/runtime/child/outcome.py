@@ -1,6 +1,6 @@
 """Result of a run, as one `Returned`: the effects that are kept, the failures, the answer.
 
-In: a recorder's notes and what was raised. Pure; nothing of the author's is called here.
+In: a recorder's notes and an exception. Pure; it calls no code of the author.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def answer_of(result: Any) -> bytes:
 
 
 def collect(recorder: Recorder, untouched: int) -> Returned:
-    """The outcome of a run that came to its end, or to the first failure of an ordered one."""
+    """Return the outcome of a run that completed, or of an ordered run up to its first failure."""
     dropped = recorder.dropped
     if not dropped:
         if recorder.blank:
@@ -50,13 +50,14 @@ def collect(recorder: Recorder, untouched: int) -> Returned:
 
 
 def collect_error(recorder: Recorder, cause: Cause) -> Returned:
-    """The outcome of a batch handler that raised: only what was marked done is kept."""
+    """Return the outcome of a batch handler that raised: only effects of events marked done are kept."""
     done = recorder.finished - recorder.dropped.keys()
 
     def kept(tag: int) -> bool:
         return tag in done or recorder.sealed(tag)
 
-    # Where there is one event, all that came before `done` was done for it.
+    # With a single event all effects before `done` belong to it. With several an effect outside
+    # the iteration cannot be attributed, and a kept effect must not depend on a dropped one.
     if not done or not (len(recorder.events) == 1 or recorder.divides(kept)):
         return Returned(error=cause)
     return Returned(
@@ -69,16 +70,17 @@ def collect_error(recorder: Recorder, cause: Cause) -> Returned:
 
 
 def poison_in(error: BaseException, events: list[Event[Any]]) -> int | None:
-    """The index of the event whose own bytes are the cause, or None."""
+    """Return the index of the event that could not be decoded, or None."""
     seen: BaseException | None = error
     if not isinstance(seen, Undecodable):
         return None
     index = seen.event._index
+    # By identity: the handler may have raised the error of an event of another batch that it kept.
     return index if index < len(events) and events[index] is seen.event else None
 
 
 def close_key(events: list[Event[Any]], failed: int, aside: dict[int, Cause]) -> None:
-    """Later events of a failed event's key wait with it."""
+    """Set aside later events with the key of a failed event, to keep the order of the key."""
     key = events[failed].key
     if key is not None:
         for event in events[failed + 1 :]:

@@ -1,7 +1,7 @@
-"""A zygote's dead: collect them, and end what they left behind.
+"""Reaper of a zygote: collects its dead children, and kills the processes they left.
 
-In come the children that live; out come how those ended that do not. Nothing that runs under a dead
-instance's uid outlives it, and orphans that belong to no living instance are killed.
+In: the running children. Out: how the others ended. No process under a dead instance's uid survives it, and
+orphans that belong to no running instance are killed.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from headrace.runtime import process_tree
 from headrace.runtime.protocol.messages import Exited
 
 MAX_SWEEPS = 64
-"""How often it is looked for more to end while the zygote itself ends."""
+"""How often the zygote looks for further processes to kill while it exits."""
 SWEEP_PAUSE_S = 0.001
 
 
 class Child(msgspec.Struct, frozen=True):
-    """A child that lives; one without a name is a spare."""
+    """A running child; one without a name is a spare."""
 
     instance: str
     uid: int
 
 
-class Living:
-    """The children of this process that live, by pid. Owned by the zygote.
+class Children:
+    """The running children of this process, by pid. Owned by the zygote.
 
     Args:
-        uids: Each instance has a uid of its own.
+        uids: Each instance has a separate uid.
     """
 
     def __init__(self, *, uids: bool) -> None:
@@ -41,13 +41,15 @@ class Living:
         self._pid = os.getpid()
 
     def add(self, pid: int, child: Child) -> None:
-        """It was forked."""
+        """Add a child that was forked."""
         self._children[pid] = child
 
     def reap(self) -> Iterator[tuple[int, Exited]]:
-        """Collect the dead: pid and end of each of ours, its uid swept; then kill strays."""
+        """Yield pid and exit of each dead child, after its uid was cleared; then kill other orphans."""
         while True:
             try:
+                # SIGCHLD does not queue: one signal may stand for several children, so wait until
+                # none is left.
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
@@ -64,11 +66,14 @@ class Living:
 
     def end(self) -> None:
         """Kill every instance and its offspring, and reap them."""
+        # Instances first: a running one could still fork.
         for pid in self._children:
             os.kill(pid, signal.SIGKILL)
         for _ in range(MAX_SWEEPS):
             while True:
                 try:
+                    # Block while our own children are dying; only strays, whose number is unknown,
+                    # are polled.
                     pid, _ = os.waitpid(-1, os.WNOHANG if not self._children else 0)
                 except ChildProcessError:
                     return
@@ -78,21 +83,23 @@ class Living:
                 if child is not None:
                     self._sweep(child)
             process_tree.kill_families(self._strays())
+            # A killed process is reaped by the kernel a moment later; its own children arrive only
+            # then.
             time.sleep(SWEEP_PAUSE_S)
 
     def _kill(self, strays: list[int]) -> None:
         if not self._uids:
             process_tree.kill_families(strays)
             return
-        # Whatever of theirs is left comes to us in its turn, or went with its uid.
+        # Their children become ours when they die, or were killed with their uid.
         for pid in strays:
             os.kill(pid, signal.SIGKILL)
 
     def _strays(self) -> list[int]:
-        """Processes that came to us because their parent died, and belong to no living instance.
+        """Return adopted processes that belong to no running instance.
 
-        Where instances share a uid, each adopts its own while it lives, and what comes to us is
-        a dead one's.
+        Instances that share a uid are subreapers and adopt their own orphans, so the processes that reach the zygote
+        belong to a dead instance.
         """
         living = {child.uid for child in self._children.values() if child.uid}
         return [
@@ -102,5 +109,7 @@ class Living:
         ]
 
     def _sweep(self, child: Child) -> None:
+        # Listing /proc for a uid is expensive: most instances leave no process, which the cheap
+        # check shows.
         if child.uid and self._strays():
             process_tree.kill_all_of(child.uid)

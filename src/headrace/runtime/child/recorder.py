@@ -1,12 +1,10 @@
-"""Notes what one invocation does, tagged with the event it was done for, so that parts can be dropped.
+"""Recorder of an invocation's effects, each tagged with its event, so that those of a failed event can be dropped.
 
-A tag is the index of the event at hand; where there is none (outside an iteration, and in a thread
-or task other than the handler's own) it is below zero, and each `done()` moves it one further down,
-so that effects before it can be distinguished from those after it.
+A tag is the index of the current event. Outside an iteration, and in a thread or task other than the handler's, it is
+below zero, and each `done()` decrements it, so that effects before it can be distinguished from those after it.
 
-Threads of the handler take turns where something is read before it is noted. An output is noted by
-one step of the interpreter, which no other thread and no alarm can divide. Once the run is over nothing
-can be noted any more.
+Threads of the handler take a lock where something is read before it is noted. An output is noted by one step of the
+interpreter, which no other thread and no signal can divide. After the run nothing can be noted.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ from headrace.sdk.store import OWN_STORE, Store
 from headrace.sdk.stream import Stream
 
 _one_lock = allocate_lock()
-"""Held while a run's lock is made, so that there is one."""
+"""Held while a run's lock is created, so that two threads do not create two."""
 
 
 class Lane:
@@ -51,9 +49,9 @@ class Lane:
 
     Attributes:
         notes: Fact, tag, fact, tag, and so on: both are added in one step.
-        taken: How many of `notes` are on their way out.
+        taken: How many of `notes` the last `appends` returned.
         has_ids: Whether one of the events has an id.
-        has_later: Whether one of the events says when it may be received.
+        has_later: Whether one of the events has a delay or a priority.
     """
 
     __slots__ = ("has_ids", "has_later", "notes", "partition", "stream", "taken")
@@ -78,13 +76,13 @@ class Lane:
 
 
 class Cancelled(NamedTuple):
-    """A message that is not to be delivered.
+    """A message that must not be delivered.
 
     Attributes:
         stream: The queue.
         id: The message's.
-        tag: What the cancel belongs to.
-        before: How many events each partition had been given: of these, none of that id is kept.
+        tag: The tag of the cancellation.
+        before: How many events each partition had at that time: only these can be cancelled.
     """
 
     stream: str
@@ -94,16 +92,16 @@ class Cancelled(NamedTuple):
 
 
 class Misread(Exception):
-    """An output holds what readers of JSON disagree about, and its value is not at hand any more."""
+    """An output holds JSON that readers interpret differently, and its value is no longer available."""
 
 
 class OutputStream:
-    """One stream a function publishes to, ready for use.
+    """One stream that a function publishes to, ready for use.
 
     Args:
         stream: The stream.
         partitions: How many it has.
-        at_once: Whether a value is checked to its end when it is published.
+        at_once: Whether a value is fully checked when it is published.
     """
 
     __slots__ = ("encode", "lanes", "limit", "name", "names_keys", "partitions", "unchecked")
@@ -118,11 +116,12 @@ class OutputStream:
         self.lanes: dict[int, Lane] = {}
 
     def check(self, facts: list[Fact], body: bytes) -> None:
-        """Pass, where no value of `facts`, all of which `body` holds, would be misread.
+        """Check that no value of `facts`, which `body` holds in encoded form, would be misread.
 
         Raises:
             Misread: One would be.
         """
+        # One search of the whole body first: looking at each value costs a fifth of the run.
         if may_be_misread(body, names_keys=self.names_keys) and any(
             is_misread(fact.value) for fact in facts
         ):
@@ -133,13 +132,13 @@ class Recorder(Cursor):
     """One invocation's notes. Made, filled and collected by the executor.
 
     Args:
-        at_once: Whether outputs are checked to their end when they are published. If not, `appends`
-            raises `Misread` where one would be misread, and the run is to be made again with this.
+        at_once: Whether outputs are fully checked when they are published. If not, `appends` raises `Misread` for an
+            output that would be misread, and the run must be repeated with this set.
 
     Attributes:
         is_over: Whether nothing can be noted any more.
-        lock: Held by the thread that notes something, but for outputs; made when it is first needed.
-        forks: `forks.count` in the process the run is in.
+        lock: Held by a thread while it notes anything but an output; created at first use.
+        forks: `fork_detection.count` in the process of the run.
     """
 
     __slots__ = (
@@ -202,13 +201,13 @@ class Recorder(Cursor):
         self._thread = 0
         self._task: Callable[[], bool] | None = None
 
-    # -- what the context asks --------------------------------------------------------------
+    # -- for the context --------------------------------------------------------------------
 
     def ledger(self, store: Store[Any] = OWN_STORE) -> StateAccess:
-        """The invocation's reads and writes of a store; most invocations need none.
+        """Return the invocation's reads and writes of a store; most invocations need none.
 
         Raises:
-            Misuse: It is another app's, or the run is over.
+            Misuse: The store is another app's, or the run is over.
         """
         self._check_owner(store)
         name = store.name
@@ -236,7 +235,8 @@ class Recorder(Cursor):
     def tag(self) -> int:
         """Return the tag of effects that are noted now."""
         at = self.at
-        # Only the handler itself, where it walks over a batch, knows of an event at hand.
+        # Only the handler's own thread and task iterate the batch: elsewhere the current event
+        # says nothing.
         if at < 0 or (
             self._thread
             and (get_ident() != self._thread or (self._task is not None and not self._task()))
@@ -245,7 +245,7 @@ class Recorder(Cursor):
         return at
 
     def working_on(self) -> Event[Any] | None:
-        """The event at hand."""
+        """Return the current event."""
         return self.events[self.at] if self.at >= 0 else None
 
     def key_at(self, tag: int) -> str | None:
@@ -277,7 +277,7 @@ class Recorder(Cursor):
                 f"publishing to `{output.name}`: the event has {len(raw):,} bytes and the stream "
                 f"allows {output.limit:,}; publish a reference, or raise `max_event_bytes`"
             )
-        # As `self.tag()`, without a call for every event.
+        # `self.tag()`, inlined: this runs once for every output.
         tag = self.at
         if tag < 0 or (self._thread and (self._task is not None or get_ident() != self._thread)):
             tag = self.tag()
@@ -301,7 +301,7 @@ class Recorder(Cursor):
             partition = crc32(name) % partitions
         lane = output.lanes.get(partition)
         if lane is None:
-            # Whichever thread is the first, it is one lane.
+            # `setdefault` is atomic: two threads get the same lane.
             lane = output.lanes.setdefault(partition, Lane(output.name, partition))
         if headers is None and time is None and id is None and type is None:
             fact = Fact(raw, key)
@@ -315,9 +315,10 @@ class Recorder(Cursor):
             if id is not None:
                 lane.has_ids = True
         notes = lane.notes
-        notes += (fact, tag)  # One step: no lock is needed, and nothing is half noted.
+        # One step of the interpreter, so neither a thread nor a signal can come between fact and tag.
+        notes += (fact, tag)
         if self.is_over:
-            # It ended at this very moment, and may or may not have taken this along.
+            # The run ended since the check above, and `appends` may have missed this output.
             raise self.refusal(f"publishing to `{output.name}`")
         return lane
 
@@ -331,14 +332,14 @@ class Recorder(Cursor):
         id: str | None = None,
         type: str | None = None,
     ) -> Lane:
-        """Note a queue's message with a delay or a priority, which its headers say, checked."""
+        """Check and note a queue's message with a delay or a priority, which is in its headers."""
         self._check_queue(stream, "`delay=`, `at=` and `priority=` are for messages")
         lane = self.publish(stream, value, key, headers, time, id, type)
         lane.has_later = True
         return lane
 
     def cancel(self, queue: Stream[Any] | str, id: str) -> None:
-        """Note that a message that waits for its time is not to be delivered, checked."""
+        """Check and note that a delayed message must not be delivered."""
         tag = self.enter("`context.cancel` of", id)
         try:
             self._check_queue(queue, "`cancel` is for messages")
@@ -349,13 +350,15 @@ class Recorder(Cursor):
                 raise Invalid(
                     "a message is cancelled by its id; hand over the one it was published with"
                 )
+            # A message of this run that was published before is dropped; one published after may
+            # use the id again.
             before = {number: len(lane.notes) // 2 for number, lane in output.lanes.items()}
             self._cancels.append(Cancelled(output.name, id, tag, before))
         finally:
             self.lock.release()
 
     def _check_queue(self, stream: Stream[Any] | str, what: str) -> None:
-        """Pass, where it is a queue as far as this app knows; of another app's the host knows."""
+        """Check that it is a queue, as far as this app knows; the host checks queues of other apps."""
         known = self._app.streams.get(_name_of(stream))
         if known is None and isinstance(stream, Stream) and not stream.external:
             known = stream
@@ -366,16 +369,18 @@ class Recorder(Cursor):
             )
 
     def done(self, event: Event[Any]) -> None:
-        """Note that the event needs nothing more."""
+        """Note that the event is done."""
         self.enter(f"`context.done({event!r})`")
         try:
             self.finished.add(self.index_of(event))
+            # Effects outside the iteration get another tag from here on, so that those before
+            # `done` can be kept.
             self._seals += 1
         finally:
             self.lock.release()
 
     def fail(self, event: Event[Any], reason: str) -> None:
-        """Note that the event failed, and forget what was done for it."""
+        """Note that the event failed, and drop its effects."""
         self.enter(f"`context.fail({event!r})`")
         try:
             self.drop(self.index_of(event), failed_for(reason, self.blot))
@@ -384,11 +389,11 @@ class Recorder(Cursor):
 
     @property
     def blot(self) -> Blot:
-        """Removes the secrets of the handler from a text."""
+        """Return the function that removes the handler's secrets from a text."""
         return keys_of(self._host).blot
 
     def secret(self, name: str) -> str:
-        """The value of a secret, asked for by the function that runs."""
+        """Return the value of a secret of the running function."""
         self.enter("`context.secret`")
         try:
             return keys_of(self._host).secret(name, self._invocation.function)
@@ -410,8 +415,14 @@ class Recorder(Cursor):
         return self.consumes
 
     def index_of(self, event: object) -> int:
-        """The event's index in the batch; what is not an event of it is refused."""
+        """Return the event's index in the batch.
+
+        Raises:
+            Misuse: The event is not one of this batch.
+        """
         index = event._index if isinstance(event, Event) else -1
+        # By identity: an event that the handler kept from an earlier batch may have a valid index
+        # here.
         if not 0 <= index < len(self.events) or self.events[index] is not event:
             raise Misuse(f"{event!r} is not an event of this batch")
         return index
@@ -420,17 +431,18 @@ class Recorder(Cursor):
         """Take the lock, so that no other thread notes anything until it is released.
 
         Args:
-            what: What is asked for, should it have to be refused.
-            of: Whose; the name of one, or several.
+            what: The operation, for the error.
+            of: Its object, for the error: one name, or several.
 
         Returns:
-            The tag of what is noted until then.
+            The tag of effects that are noted under this lock.
 
         Raises:
             Misuse: The run is over, or this is not the process it runs in.
         """
         if fork_detection.count != self.forks:
-            # Another thread may have held the lock, and is not here to give it back.
+            # Checked before the lock: a thread of the parent may have held it at the fork, and is
+            # not in this process to release it.
             raise self.refusal(_asked(what, of))
         if not self._is_shared:
             self._make_lock()
@@ -439,22 +451,22 @@ class Recorder(Cursor):
         if self.is_over:
             lock.release()
             raise self.refusal(_asked(what, of))
-        # As `self.tag()`, without a call for every key of state.
+        # `self.tag()`, inlined for the usual case: this runs for every key of state.
         at = self.at
         return self.tag() if at < 0 or self._thread else at
 
     def _make_lock(self) -> None:
-        """The lock of this run, made for the first caller: most runs need none."""
+        """Create the lock of this run at its first use: most runs need none."""
         with _one_lock:
             if not self._is_shared:
                 self.lock = RLock()
                 self._is_shared = True
 
     def check_process(self, what: str, of: object = "") -> None:
-        """Pass, unless this is a process that the handler forked.
+        """Check that this is not a process that the handler forked.
 
         Raises:
-            Misuse: It is; see `enter`.
+            Misuse: It is a forked process; see `enter`.
         """
         if fork_detection.count != self.forks:
             raise self.refusal(_asked(what, of))
@@ -468,17 +480,19 @@ class Recorder(Cursor):
             f"{what} came after the run of `{function}` had ended, and is lost: let the handler "
             "wait for its threads and tasks before it returns"
         )
-        # An error in a thread or a task that is not awaited would not be seen.
+        # Logged as well: an exception in a thread, or in a task that is not awaited, is never
+        # shown.
         logging.getLogger(f"headrace.function.{function}").error("%s", error)
         return error
 
     def start_next(self) -> None:
         """Start the next commit: earlier effects are durable, and later ones write another version of state."""
         invocation = self._invocation
+        # The token is the version of written state: each commit of a run needs another one.
         self._invocation = replace(invocation, token=invocation.token + 1)
         for output in list(self._named.values()):
             for lane in list(output.lanes.values()):
-                # What another thread has noted meanwhile lands the next time.
+                # Outputs that another thread noted since `appends` belong to the next commit.
                 del lane.notes[: lane.taken]
                 lane.taken = 0
         self._cancels.clear()
@@ -489,40 +503,43 @@ class Recorder(Cursor):
         for ledger in list(self._ledgers.values()):
             ledger.start_next(self._invocation)
 
-    # -- what the executor asks -------------------------------------------------------------
+    # -- for the executor -------------------------------------------------------------------
 
     def begin_walk(self, task: Callable[[], bool] | None) -> None:
-        """The handler walks over its events by itself, in this thread.
+        """Start the handler's own iteration over its events, in this thread.
 
         Args:
-            task: Whether the task at hand is the handler's own; None where it is none.
+            task: Returns whether the current task is the handler's own; None if the handler has no task.
         """
         self._thread = get_ident()
         self._task = task
 
     def leave_if_forked(self) -> None:
-        """Go on, unless this is a process that the handler forked, which ends here."""
+        """Return, unless this is a process that the handler forked, which exits here."""
         if fork_detection.count != self.forks:
             fork_detection.leave()
 
     def close(self) -> None:
-        """The handler is through: whatever it left running can note nothing more."""
-        # First this: a thread that makes the lock after the check below finds the run over.
+        """End the run: threads and tasks that the handler left can note nothing more."""
+        # Set before the check: a thread that creates the lock after the check then finds the run
+        # over.
         self.is_over = True
         if self._is_shared:
+            # Taken once, to wait for a thread that has started a note.
             with self.lock:
-                """Every thread that has started a note has finished it now."""
+                pass
         self.at = -1
 
     def drop(self, index: int, cause: Cause) -> None:
-        """The event failed: forget what was done for it."""
+        """Mark the event as failed, so that its effects are dropped."""
+        # The first cause stays: later ones are usually its consequences.
         self.dropped.setdefault(index, cause)
 
     def check(self) -> None:
-        """Pass, where no output would be misread, be it kept or not: it may be why a handler failed.
+        """Check all outputs, also dropped ones: an output that would be misread may be why the handler failed.
 
         Raises:
-            Misread: One would be; only where outputs were not checked at once.
+            Misread: An output would be misread; only if outputs were not checked at once.
         """
         for output in list(self._named.values()):
             if output.unchecked:
@@ -535,7 +552,7 @@ class Recorder(Cursor):
         return tag < 0 and -1 - tag < self._seals
 
     def divides(self, kept: Callable[[int], bool]) -> bool:
-        """Return whether kept effects can be separated from dropped ones, and do not depend on them."""
+        """Return whether the kept effects can be separated from the dropped ones, and do not depend on them."""
         tags = {
             tag
             for output in list(self._named.values())
@@ -546,34 +563,34 @@ class Recorder(Cursor):
         for ledger in self._ledgers.values():
             tags |= ledger.tags()
         if any(tag < 0 and kept(tag) for tag in tags):
-            # They may have been made for any of the events.
+            # Such an effect may belong to any of the events.
             return False
         return not any(ledger.entangled(kept) for ledger in self._ledgers.values())
 
     @property
     def blank(self) -> bool:
-        """Return whether neither outputs nor state were touched."""
+        """Return whether the run neither published nor used state."""
         return not self._outputs and not self._ledgers
 
     def appends(self, kept: Callable[[int], bool] | None) -> tuple[Append, ...]:
-        """The outputs that are kept (None: all), one blob per partition, in order of publishing.
+        """Return the outputs that are kept (None: all), one blob per partition, in order of publishing.
 
-        What is cancelled comes first: so an id may be used again, and what this run itself published
-        before it cancelled it is left out here.
+        Cancellations come first, so that an id may be used again. Messages that this run published and then cancelled
+        are left out.
 
         Raises:
-            Misread: One of them would be misread; only where they were not checked at once.
+            Misread: An output would be misread; only if outputs were not checked at once.
         """
         found: list[Append] = []
         hops, origin = self._invocation.hops, self._invocation.origin
         cancels = [each for each in self._cancels if kept is None or kept(each.tag)]
-        # A late thread may add to them meanwhile.
+        # Copies, since a thread that the handler left running may still open outputs.
         for output in list(self._named.values()):
             for lane in list(output.lanes.values()):
                 facts: list[Fact] = lane.notes[::2]
                 lane.taken = len(facts) * 2
                 if kept is not None or cancels:
-                    # A late one, whose fact was not seen, may have a tag here already.
+                    # Not strict: a late thread may have added a tag after `facts` was copied.
                     pairs = enumerate(zip(facts, lane.tags, strict=False))
                     facts = [
                         fact
@@ -609,7 +626,7 @@ class Recorder(Cursor):
         return tuple(found)
 
     def writes(self, kept: Callable[[int], bool] | None) -> tuple[StateWrite, ...]:
-        """The state changes that are kept (None: all); the instance remembers them."""
+        """Return the state changes that are kept (None: all), and cache them in the instance."""
         if not self._ledgers:
             return ()
         return tuple(
@@ -617,7 +634,7 @@ class Recorder(Cursor):
         )
 
     def reads(self) -> tuple[StateRead, ...]:
-        """The versions of state the effects rely on."""
+        """Return the versions of state that the effects rely on."""
         if not self._ledgers:
             return ()
         return tuple(read for ledger in list(self._ledgers.values()) for read in ledger.reads())
@@ -625,7 +642,7 @@ class Recorder(Cursor):
     # -- publishing -------------------------------------------------------------------------
 
     def _open_output(self, stream: Stream[Any] | str) -> OutputStream:
-        """Return the only output of a stream, by whatever name, and whichever thread asks first."""
+        """Return the output of a stream: one for all names of the stream and all threads."""
         made = self._output(stream)
         output = self._outputs[stream] = self._named.setdefault(made.name, made)
         return output
@@ -658,6 +675,8 @@ class Recorder(Cursor):
             chunk = event._origin.chunk if event is not None else chunks[0]
             own = self._app.streams.get(chunk.stream)
             count = self._partitions.get(chunk.stream, own.spec.partitions if own else 0)
+            # The input's partition, so that a chain of functions with equal partitions keeps the
+            # order of events without keys.
             if count == partitions and chunk.partition < partitions:
                 number: int = chunk.partition
                 return number

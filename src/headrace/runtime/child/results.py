@@ -1,7 +1,7 @@
 """Results of a handler in every form: awaited, iterated, published, or failures.
 
-In: a function made ready, and whatever its handler returned. Out: notes in the recorder. What cannot
-be published raises here, inside the run, and so counts as the handler's own failure.
+In: a prepared function, and its handler's return value. Out: notes in the recorder. A value that cannot be
+published raises here, inside the run, and so counts as the handler's own failure.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def adapted(declared: Declared) -> Callable[..., Any]:
 
 
 class Prepared:
-    """A function, ready to be called: what would otherwise be looked up at every invocation."""
+    """A function, prepared for calls: values that would otherwise be looked up at every invocation."""
 
     __slots__ = (
         "awaits",
@@ -91,7 +91,7 @@ class Prepared:
 async def take(
     prepared: Prepared, recorder: Recorder, result: Any, event: Event[Any] | None
 ) -> None:
-    """Await, iterate, publish: whatever the handler's form asks for."""
+    """Await, iterate or publish a result, as the handler's form requires."""
     if prepared.generates:
         if prepared.awaits:
             async for item in result:
@@ -103,15 +103,17 @@ async def take(
         return
     result = await settled(prepared, result)
     if result is not None:
+        # The handler's iteration has ended: what it returns belongs to no single event.
         if event is None:
             recorder.at = -1
         emit(prepared, recorder, result, event)
 
 
 async def settled(prepared: Prepared, result: Any) -> Any:
-    """The handler's result with nothing left to wait for."""
+    """Return the handler's result, awaited if necessary."""
     if hasattr(result, "__await__"):
         if not prepared.awaits:
+            # A coroutine that is dropped would print a warning of its own next to this error.
             if hasattr(result, "close"):
                 result.close()
             raise Misuse(
@@ -124,7 +126,7 @@ async def settled(prepared: Prepared, result: Any) -> Any:
 
 
 async def deliver_cancellation() -> None:
-    """Give a handler that has cancelled its own task, and waited for nothing since, what it asked for."""
+    """Deliver the cancellation to a handler that cancelled its own task and awaited nothing since."""
     from asyncio import current_task, sleep
 
     try:
@@ -133,11 +135,13 @@ async def deliver_cancellation() -> None:
         # In a process that the handler forked there is no loop.
         return
     if task is not None and task.cancelling():
+        # asyncio delivers a cancellation at the next suspension; without one it would hit the
+        # platform's code.
         await sleep(0)
 
 
 def forget_cancellation() -> None:
-    """Forget that the handler has cancelled its own task: what comes next is not cancelled."""
+    """Clear the cancellation of the handler's own task, so that the next step is not cancelled."""
     from asyncio import current_task
 
     task = current_task()
@@ -152,7 +156,7 @@ def emit(prepared: Prepared, recorder: Recorder, result: Any, event: Event[Any] 
         return
     if prepared.output is None:
         if result is not None and not prepared.warned:
-            # Once for each instance: such a handler returns one at every event.
+            # Once per instance: such a handler returns a value at every event.
             prepared.warned = True
             logging.getLogger(f"headrace.function.{prepared.name}").warning(
                 "the handler returned a value of type `%s` that goes nowhere: add `output=<stream>`, "
@@ -200,6 +204,7 @@ def _drop(recorder: Recorder, failures: Failures) -> None:
             recorder.drop(recorder.index_of(failed), why)
             continue
         found = places.get(failed, [])
+        # Offsets are unique within a partition only, and a batch may hold several partitions.
         if len(found) != 1:
             what = "is in no" if not found else "is in more than one"
             raise Misuse(
@@ -210,14 +215,14 @@ def _drop(recorder: Recorder, failures: Failures) -> None:
 
 
 def bare(item: Any) -> Any:
-    """The value of an output."""
+    """Return the value of an output."""
     return item.value if isinstance(item, Output) else item
 
 
 def _call_decoder(declared: Declared) -> Callable[[bytes], Any]:
     """Choose the decoder of a call's payload: that of the handler, or of its first stream.
 
-    Who calls a function that reads row changes hands over the change itself.
+    A caller of a function that reads row changes passes the change itself.
     """
     if declared.shape.value is not Any or declared.spec.change_streams:
         return Coder(codec_for(declared.shape.value), declared.shape.value).decode

@@ -1,4 +1,4 @@
-"""Secrets on the instance's side: asked for at first use, kept for a moment, known so that they are removed from output."""
+"""Secrets in an instance: requested at first use, cached for a second, and removed from output."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from headrace.model.errors import Misuse
 from headrace.model.redaction import Redaction
 
 FRESH_S: Final = 1.0
-"""How long a value is used before it is asked for again."""
+"""How long a value is used before it is requested again."""
 
 
 @runtime_checkable
 class SecretSource(Protocol):
-    """A host that hands secrets out."""
+    """A host that supplies secrets."""
 
     def secret(self, name: str, function: str) -> str:
-        """The value of a secret; `function` asks for it, or "" the app."""
+        """Return the value of a secret for a function; "" is the app."""
         ...
 
     def blot(self, text: str) -> str:
-        """The text without the values that were handed out."""
+        """Return the text without the values that were supplied."""
         ...
 
 
 class NoSecrets:
-    """A host that has none."""
+    """A host without secrets."""
 
     def secret(self, name: str, function: str) -> str:
         """Refuse.
@@ -37,12 +37,12 @@ class NoSecrets:
         raise Misuse(f"there is no secret `{name}` here")
 
     def blot(self, text: str) -> str:
-        """The text as it is."""
+        """Return the text unchanged."""
         return text
 
 
 def keys_of(host: object) -> SecretSource:
-    """The host's keyring, or an empty one."""
+    """Return the host as a source of secrets, or an empty source."""
     return host if isinstance(host, SecretSource) else NoSecrets()
 
 
@@ -50,7 +50,7 @@ class InstanceSecrets:
     """Secrets that one instance has received.
 
     Args:
-        ask: Asks the host for a secret.
+        ask: Requests a secret from the host.
         monotonic: Seconds that never go backwards.
     """
 
@@ -62,12 +62,15 @@ class InstanceSecrets:
         self.blot = self._blots.blot
 
     def value(self, name: str) -> str:
-        """The value, as old as `FRESH_S` at most."""
+        """Return the value, at most `FRESH_S` old."""
         held = self._held.get(name)
         now = self._monotonic()
         if held is not None and now - held[0] < FRESH_S:
             return held[1]
+        # Not kept longer, so that a rotated secret is used within a second; not fetched at every
+        # use, since each one costs a question to the host.
         found = self._ask(name)
         self._held[name] = now, found
+        # Former values stay known: the author's code may still print one.
         self._blots.add(name, found)
         return found

@@ -1,9 +1,10 @@
-"""Files that instances with uids of their own share: what one makes, the next one must be able to write.
+"""Modes of files that instances with separate uids share: the next instance must be able to write them.
 
-The folder has a group of theirs and hands it on, and the zygote's umask leaves the group its rights.
-Two ways of making files ask for less than that whatever the umask is: SQLite makes a database with
-0644, and `tempfile` files with 0600, which are then renamed to their place. The interpreter announces both
-before they happen (audit hooks), and are given the mode that others need.
+The folder has a group for them and passes it on (setgid), and the zygote's umask keeps the group's
+rights.
+Two ways to create files need more than the umask: SQLite creates a database with 0644, and `tempfile` creates
+files with 0600, which are then renamed to their place. The interpreter announces both by audit events before they
+happen, and this module then sets the mode that other instances need.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _FILE_MODE = 0o660
 
 
 def share(folder: str) -> None:
-    """See to the modes of what is made beneath the folder, in this process and all it forks."""
+    """Set the modes of files created below the folder, in this process and its forks."""
     inside = f"{folder}{os.sep}"
 
     def hear(event: str, arguments: tuple[Any, ...]) -> None:
@@ -28,11 +29,13 @@ def share(folder: str) -> None:
         elif event == "os.rename":
             _open_to_group(arguments[0], arguments[1], inside)
 
+    # An audit hook cannot be removed and costs every audited call, so only apps that use their
+    # folder install it.
     sys.addaudithook(hear)
 
 
 def database_file(database: object) -> str | None:
-    """The file of a database that `sqlite3.connect` gets; None if it must not be created."""
+    """Return the file of a database for `sqlite3.connect`; None if it must not be created."""
     if not isinstance(database, (str, bytes, os.PathLike)):
         return None
     name = os.fsdecode(database)
@@ -49,7 +52,8 @@ def _make_database(database: object, inside: str) -> None:
     name = database_file(database)
     if name is None or not os.path.abspath(name).startswith(inside):  # noqa: PTH100 - a string is what there is
         return
-    # Only what is not there: to close any descriptor of a database lets go of this process's locks on it.
+    # Only a new file: closing any descriptor of a database drops all POSIX locks of this process
+    # on it. `O_EXCL` makes this one of them.
     with contextlib.suppress(OSError, ValueError):
         os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, _FILE_MODE))
 
@@ -62,5 +66,6 @@ def _open_to_group(source: object, target: object, inside: str) -> None:
     if not os.path.abspath(os.fsdecode(target)).startswith(inside):  # noqa: PTH100 - as above
         return
     with contextlib.suppress(OSError, ValueError):
+        # Before the rename, so that no other instance sees the file without its group's rights.
         mode = stat.S_IMODE(os.stat(source).st_mode)  # noqa: PTH116 - as above
         os.chmod(source, mode | (mode & 0o700) >> 3)  # noqa: PTH101 - as above

@@ -1,7 +1,7 @@
-"""Imports the author's modules from their source: what runs is what stands there.
+"""Imports the author's modules from their source, never from cached bytecode.
 
-In: the folders (or the file) that an app's code is in. Out: an import system that compiles what lies
-there and reads no bytecode of it; of other modules the bytecode is read as ever.
+In: the folders (or the file) of an app's code. Out: an import system that compiles the modules in them; other
+modules are loaded from bytecode as usual.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from types import CodeType
 from typing import Final
 
 SKIPPED: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
-"""Folders beneath an app's that hold no code of its own."""
+"""Folders below an app's folder that do not hold its code."""
 
 
 class FromSource(SourceFileLoader):
-    """Compiles the author's modules again; of others the bytecode is read, as usual.
+    """Compiles the author's modules again; loads others from bytecode, as usual.
 
-    Python takes bytecode for current where its source has the same size and was changed in the same
-    second, as edits of one character have, and files that are unpacked with one date.
+    Python takes bytecode as current if its source has the same size and the same time of change in seconds. Edits of
+    one character have, and files that are unpacked with one date.
     """
 
     def get_code(self, fullname: str) -> CodeType | None:
-        """The module's code."""
+        """Return the module's code."""
         path = self.get_filename(fullname)
         if not _is_authors(Path(path)):
             return super().get_code(fullname)
@@ -41,14 +41,16 @@ class FromSource(SourceFileLoader):
 
 
 _authors: set[Path] = set()
-"""The folders and files that the author's code is imported from."""
+"""Folders and files from which the author's code is imported."""
 
 
 def import_from_source(roots: list[Path]) -> None:
-    """Let what is imported from there be what stands there now."""
+    """Import modules below these roots from their current source."""
     _authors.update(roots)
     if _finder not in sys.path_hooks:
         sys.path_hooks.insert(0, _finder)
+    # A folder that was searched before has a finder already, and the hooks run only for folders
+    # without one.
     for known in list(sys.path_importer_cache):
         if any(_is_next_to(Path(known), root) for root in roots):
             del sys.path_importer_cache[known]

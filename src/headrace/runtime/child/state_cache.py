@@ -1,7 +1,7 @@
 """Cache of stores in an instance, between invocations, bounded by count and bytes.
 
-A remembered value may be stale: the version read goes with the effects, and a commit that relied on
-a stale one is refused and run again with `fresh` set. So this needs no invalidation from outside.
+A cached value may be stale: effects carry the version that was read, and a commit that relied on a stale one is
+refused and run again with `fresh` set. So the cache needs no invalidation.
 """
 
 from __future__ import annotations
@@ -29,18 +29,19 @@ class StateCache:
         return len(self._entries)
 
     def get(self, key: Key) -> Entry | None:
-        """Version and value, as far as this instance knows."""
+        """Return version and value if they are cached."""
         found = self._entries.get(key)
         if found is not None:
             self._entries.move_to_end(key)
         return found
 
     def put(self, key: Key, version: int, value: bytes | None) -> None:
-        """Remember."""
+        """Store version and value; None as value: the key is absent."""
         before = self._entries.pop(key, None)
         if before is not None:
             self.size -= _weight(key, before[1])
         weight = _weight(key, value)
+        # It would evict everything else and be evicted by the next value.
         if weight > self._size_limit:
             return
         self._entries[key] = (version, value)
@@ -50,10 +51,11 @@ class StateCache:
             self.size -= _weight(oldest, forgotten)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove everything."""
         self._entries.clear()
         self.size = 0
 
 
 def _weight(key: Key, value: bytes | None) -> int:
+    # 100 bytes stand for the entry itself, so that a million empty values do not count as nothing.
     return len(key[1]) + (0 if value is None else len(value)) + 100

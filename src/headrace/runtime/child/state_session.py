@@ -1,8 +1,7 @@
 """One invocation's reads and writes of one store: what was seen, what is to change, and for which event.
 
-In: the handler's questions, answered from its own writes, the instance's memory, or the host. Out:
-the versions relied upon, and the last kept write of every key. It knows when something kept was
-computed from something that is dropped.
+In: reads of the handler, answered from its own writes, the instance's cache, or the host. Out: the versions that the
+effects rely on, and the last kept write of every key. It detects kept effects that were computed from dropped ones.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from headrace.runtime.child.state_cache import StateCache
 
 
 class StateHost(Protocol):
-    """Questions of an instance to its host, blocking until the answer."""
+    """Questions of an instance to its host; each call blocks until the answer."""
 
     def read_state(
         self, function: str, store: str, keys: list[str]
     ) -> list[tuple[int, bytes | None]]:
-        """Version (0: absent) and value of each key of a store, as `function` names it."""
+        """Return version (0: absent) and value of each key of a store, as `function` names it."""
         ...
 
     def scan_state(self, function: str, store: str, prefix: str, begin: str, limit: int) -> Scanned:
-        """The keys behind `begin` that start with `prefix`, ascending, and all that was looked at."""
+        """Return the keys after `begin` that start with `prefix`, ascending, and the range that was read."""
         ...
 
     def extend(self, invocation: Invocation, seconds: float) -> None:
-        """Let the run take `seconds` from now; needs no answer."""
+        """Let the run take `seconds` from now; does not wait for an answer."""
         ...
 
 
@@ -47,12 +46,12 @@ class Notes(Protocol):
         ...
 
     def check_process(self, what: str, of: object = "") -> None:
-        """Pass, unless this is a process that the handler forked."""
+        """Return, unless this is a process that the handler forked."""
         ...
 
 
 PAGE: Final = 1_000
-"""Rows that one question for a range brings."""
+"""Rows of one answer for a range."""
 
 # For which event a key was written, the value (None deletes), and when it expires. A plain tuple:
 # making one costs a sixth of a named one, and a function that counts makes one an event.
@@ -62,8 +61,8 @@ Written = tuple[int, bytes | None, int]
 class StateLedger:
     """Made by the recorder when a handler first asks for the store; implements `sdk.state.StateAccess`.
 
-    The writes of a key are a stack: where an event fails, its writes no longer count, and the one
-    beneath shows again.
+    The writes of a key are a stack: if an event fails, its writes no longer count, and the write
+    below is current again.
     """
 
     __slots__ = (
@@ -90,7 +89,8 @@ class StateLedger:
         host: StateHost,
     ) -> None:
         self._store = store
-        # The functions of an app may run in one process, and each has a store of its own.
+        # Functions of an app may share a process and its cache, while each has a separate unnamed
+        # store.
         self._place = StoreAddress("", invocation.function, store).name
         self._notes = notes
         self._dropped = notes.dropped
@@ -109,7 +109,7 @@ class StateLedger:
         return self._invocation.now
 
     def read(self, key: str) -> bytes | None:
-        """The value as this invocation sees it."""
+        """Return the value as this invocation sees it."""
         notes = self._notes
         tag = notes.enter("reading state", key)
         try:
@@ -118,7 +118,7 @@ class StateLedger:
             notes.lock.release()
 
     def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The values, those not known yet in one question."""
+        """Return the values; fetch all unknown ones with one question."""
         notes = self._notes
         tag = notes.enter("reading state", keys)
         try:
@@ -136,21 +136,21 @@ class StateLedger:
             notes.lock.release()
 
     def change(self, key: str, change: Callable[[bytes | None], tuple[bytes, int]]) -> None:
-        """Note a change that depends on the value; no other thread comes in between."""
+        """Note a change that depends on the value; the lock is held throughout."""
         notes = self._notes
         tag = notes.enter("changing state", key)
         try:
             value, expires = change(self._read(key, tag))
-            # It is the author's code, which may have forked.
+            # `change` is the author's code, which may have forked: the child must not write.
             notes.check_process("changing state", key)
             self._write(key, (tag, value, expires))
         finally:
             notes.lock.release()
 
     def scan(self, prefix: str, begin: str) -> tuple[list[tuple[str, bytes]], str | None]:
-        """A page of the keys behind `begin` that start with `prefix`, and where the next begins.
+        """Return a page of the keys after `begin` that start with `prefix`, and the start of the next page.
 
-        This invocation's changes are among them.
+        The page includes this invocation's changes.
         """
         notes = self._notes
         tag = notes.enter("listing state", prefix)
@@ -159,7 +159,7 @@ class StateLedger:
         finally:
             notes.lock.release()
 
-    # -- while no other thread does ---------------------------------------------------------
+    # -- with the lock held -----------------------------------------------------------------
 
     def _read(self, key: str, tag: int) -> bytes | None:
         stack = self._writes.get(key)
@@ -168,6 +168,8 @@ class StateLedger:
             if stack[-1][0] in self._dropped:
                 written = self._written(key)
             if written is not None:
+                # One event's value depends on another's write: if that event fails, this effect
+                # cannot be kept.
                 if written[0] != tag:
                     self._edges.add((tag, written[0]))
                 return written[1]
@@ -183,6 +185,7 @@ class StateLedger:
         stack = self._writes.get(key)
         if not stack:
             self._writes[key] = [written]
+        # Only the last write of an event counts, so a counter in a loop does not grow the stack.
         elif stack[-1][0] == written[0]:
             stack[-1] = written
         else:
@@ -212,7 +215,7 @@ class StateLedger:
         scanned = self._host.scan_state(self._invocation.function, self._store, prefix, begin, PAGE)
         self._scans[StateRead(prefix, 0, scanned.seen, self._store)] = None
         last = scanned.seen.last
-        # Behind `last` there may be rows that the next page brings.
+        # Rows after `last` belong to the next page: a change there must not appear twice.
         changed = [
             key
             for key in self._writes
@@ -223,6 +226,8 @@ class StateLedger:
         ]
         found: dict[str, bytes | None] = {}
         for key, version, raw in scanned.rows:
+            # The first version seen is the one that the commit checks; a later page must not
+            # replace it.
             if key not in self._base and self._written(key) is None:
                 self._cache.put((self._place, key), version, raw)
                 self._note(key, version, raw)
@@ -232,7 +237,7 @@ class StateLedger:
         return [(key, raw) for key, raw in sorted(found.items()) if raw is not None], last
 
     def _written(self, key: str) -> Written | None:
-        """The last write of `key` that still counts."""
+        """Return the last write of `key` that still counts."""
         stack = self._writes.get(key)
         if not stack:
             return None
@@ -244,6 +249,8 @@ class StateLedger:
         self._versions[key] = version
         if raw is not None:
             expires = open_state(raw)[1]
+            # By the invocation's time, not the clock's: all reads of a run agree, and so does a
+            # repeated one.
             if expires and expires <= self._invocation.now:
                 raw = None
         self._base[key] = raw
@@ -260,23 +267,25 @@ class StateLedger:
         return {written[0] for stack in self._writes.values() for written in stack}
 
     def entangled(self, kept: Callable[[int], bool]) -> bool:
-        """Return whether something kept was computed from what is dropped."""
+        """Return whether a kept effect was computed from a dropped one."""
         return any(kept(reader) and not kept(writer) for reader, writer in self._edges)
 
     def writes(self, kept: Callable[[int], bool] | None) -> tuple[StateWrite, ...]:
-        """The last kept write (None: all are) of every key; they are remembered."""
+        """Return the last kept write (None: all are kept) of every key, and cache them."""
         found: list[StateWrite] = []
         token = self._invocation.token
         for key, stack in self._writes.items():
             for tag, value, expires in reversed(stack):
                 if kept is None or kept(tag):
                     found.append(StateWrite(key, value, expires, self._store))
+                    # The token is the version that the commit will store; if it is refused, the
+                    # next run is `fresh`.
                     self._cache.put((self._place, key), 0 if value is None else token, value)
                     break
         return tuple(found)
 
     def reads(self) -> tuple[StateRead, ...]:
-        """The versions the effects rely on, and the ranges."""
+        """Return the versions and ranges that the effects rely on."""
         versions = (
             StateRead(key, version, None, self._store) for key, version in self._versions.items()
         )

@@ -1,7 +1,7 @@
-"""Prints and log records of the author's code, as records that name their invocation.
+"""Output and log records of the author's code, as records that name their invocation.
 
-Replaces `sys.stdout` and `sys.stderr` and adds one handler to the root logger. Whole lines go to
-the log pipes at once; a half line waits for its end or for the end of the invocation.
+Replaces `sys.stdout` and `sys.stderr` and adds one handler to the root logger. Whole lines are written to the log
+pipes immediately; a partial line is kept until it is complete or the invocation ends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 
 from headrace.model.redaction import Blot
 from headrace.runtime.child import fork_detection
-from headrace.runtime.protocol.messages import MARK, MAX_LINE_BYTES, Spoken
+from headrace.runtime.protocol.messages import MARK, MAX_LINE_BYTES, LoggedLine
 
 _encode = msgspec.json.Encoder().encode
 
@@ -45,41 +45,43 @@ class OutputCapture(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # read-only here
-        """Always UTF-8."""
+        """Return UTF-8, the only encoding."""
         return "utf-8"
 
     def writable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
-        """The pipe itself, for subprocesses that inherit it."""
+        """Return the pipe's descriptor, for subprocesses that inherit it."""
         return self._descriptor
 
     def write(self, text: str) -> int:
-        """Speak the whole lines of `text`, keep a half one."""
+        """Write the whole lines of `text`; keep a partial one."""
         if self._forks != fork_detection.count:
-            # The half line is for the process to finish that began it.
+            # The partial line belongs to the parent, which will complete it: both would print it
+            # otherwise.
             self._forks = fork_detection.count
             self._half = ""
         *lines, half = (self._half + text).split("\n")
         for line in lines:
-            self._speak(line)
+            self._write_line(line)
+        # A handler that never prints a newline must not grow the buffer.
         if len(half) > MAX_LINE_BYTES:
-            self._speak(half)
+            self._write_line(half)
             half = ""
         self._half = half
         return len(text)
 
     def finish(self) -> None:
-        """The invocation has ended: speak the half line too."""
+        """Write the partial line too, as the invocation has ended."""
         if self._half and self._forks == fork_detection.count:
             half, self._half = self._half, ""
-            self._speak(half)
+            self._write_line(half)
 
-    def _speak(self, line: str) -> None:
+    def _write_line(self, line: str) -> None:
         now = time.time_ns() // 1_000
-        spoken = Spoken(
+        spoken = LoggedLine(
             self._running.key,
             self._stream,
             self._level,
@@ -91,7 +93,7 @@ class OutputCapture(io.TextIOBase):
 
 
 class Records(logging.Handler):
-    """The logging module's records, whole, on stderr."""
+    """Handler that writes whole log records to stderr's pipe."""
 
     def __init__(self, running: Running) -> None:
         super().__init__()
@@ -106,7 +108,7 @@ class Records(logging.Handler):
         if record.exc_info is not None:
             message = f"{message}\n{''.join(traceback.format_exception(*record.exc_info)).rstrip()}"
         when = int(record.created * 1e6)
-        spoken = Spoken(
+        spoken = LoggedLine(
             self._running.key,
             "log",
             record.levelname,
@@ -117,23 +119,27 @@ class Records(logging.Handler):
         write_record(2, spoken)
 
 
-def write_record(descriptor: int, spoken: Spoken) -> None:
-    """Write it as one line; a reader that is gone, or a lone surrogate, is ignored."""
+def write_record(descriptor: int, spoken: LoggedLine) -> None:
+    """Write the record as one line; a closed pipe and lone surrogates are no errors."""
     try:
         body = _encode(spoken)
     except UnicodeEncodeError:
         safe = spoken.message.encode("utf-8", "backslashreplace").decode()
         body = _encode(
-            Spoken(spoken.invocation, spoken.stream, spoken.level, spoken.logger, safe, spoken.time)
+            LoggedLine(
+                spoken.invocation, spoken.stream, spoken.level, spoken.logger, safe, spoken.time
+            )
         )
     try:
+        # One write, so that lines of threads and subprocesses do not mix; there is no buffer that
+        # a kill could lose.
         os.write(descriptor, MARK + body + b"\n")
     except OSError:
         return
 
 
-def speak_up(running: Running) -> tuple[OutputCapture, OutputCapture]:
-    """Put the streams and the handler in place."""
+def capture_output(running: Running) -> tuple[OutputCapture, OutputCapture]:
+    """Install the streams and the log handler."""
     sys.stdout.flush()
     sys.stderr.flush()
     out, err = OutputCapture(1, "stdout", running), OutputCapture(2, "stderr", running)
@@ -141,6 +147,7 @@ def speak_up(running: Running) -> tuple[OutputCapture, OutputCapture]:
     sys.stderr = err
     root = logging.getLogger()
     root.addHandler(Records(running))
+    # The default level; one that the author set during the import stays.
     if root.level == logging.WARNING:
         root.setLevel(logging.INFO)
     return out, err

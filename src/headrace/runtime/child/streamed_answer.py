@@ -1,7 +1,7 @@
-"""The answer of a handler that yields: part by part, as it comes or as one when it has ended.
+"""Answer of a generator handler: sent in parts as they are yielded, or joined at the end.
 
-In: what the handler yields. Out: parts, each handed to the host before the next one is asked for,
-or the answer they make together. What cannot be a part raises here, inside the run.
+In: yielded values. Out: parts, each sent to the host before the next one is requested, or one joined answer. A
+value that cannot be a part raises here, inside the run.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Send: TypeAlias = Callable[[bytes, WireReply | None], None]
 
 
 @runtime_checkable
-class Listening(Protocol):
-    """A host that sends parts on, blocking until another one can be sent."""
+class PartSender(Protocol):
+    """A host that forwards parts; each call blocks until another part can be sent."""
 
     def send_part(self, invocation: Invocation, body: bytes, head: WireReply | None) -> None:
-        """Send on a part of the answer; `head` comes with the first or never."""
+        """Send a part of the answer; only the first part may have a `head`."""
         ...
 
 
 class Parts:
-    """One answer. Sent on where there is a `send`, else kept."""
+    """One answer. Its parts are sent if there is a `send`, else collected."""
 
     def __init__(self, send: Send | None) -> None:
         self._send = send
@@ -41,7 +41,7 @@ class Parts:
         self._has_started = self._raw = False
 
     def take(self, item: Any) -> None:
-        """The next thing the handler yielded.
+        """Take the next yielded value.
 
         Raises:
             Misuse: It cannot be a part, or a `Reply` comes too late to set a status.
@@ -63,6 +63,7 @@ class Parts:
                 "a `Reply` was yielded behind other values, when status and headers are sent "
                 "already; yield it first"
             )
+        # RFC 9110, 15.3.5 and 15.4.5: these responses have no content.
         if reply.status in {204, 304}:
             raise Misuse(
                 f"a `Reply(status={reply.status})` was yielded, which has no body for parts to be "
@@ -98,14 +99,14 @@ def sender(host: object, invocation: Invocation) -> Send | None:
     """Return the function that sends the parts of the run; None if they are collected.
 
     Raises:
-        Misuse: They are to be sent on, and the host sends none.
+        Misuse: The invocation requires parts, and the host cannot send any.
     """
     if not invocation.live:
         return None
-    if not isinstance(host, Listening):
+    if not isinstance(host, PartSender):
         raise Misuse("this host sends no answers in parts")
-    listening = host
-    return lambda body, head: listening.send_part(invocation, body, head)
+    part_sender = host
+    return lambda body, head: part_sender.send_part(invocation, body, head)
 
 
 async def answer_in_parts(
@@ -115,14 +116,16 @@ async def answer_in_parts(
     event: Event[Any] | None,
     send: Send | None,
 ) -> bytes:
-    """Iterate to the end; the answer as one where it was not sent on.
+    """Iterate to the end; return the joined answer, empty if the parts were sent.
 
     Raises:
-        Misuse: What was yielded cannot be a part of an answer.
+        Misuse: A yielded value cannot be a part of an answer.
     """
     parts = Parts(send)
 
     def take(item: Any) -> None:
+        # The generator may have forked since its last value; the child must not send on the
+        # parent's channel.
         recorder.leave_if_forked()
         if not isinstance(item, Failures):
             parts.take(item)

@@ -1,9 +1,8 @@
-"""The zygote's own process: enter the sandbox, import the app once, fork on demand.
+"""Main loop of a zygote: enters the sandbox, imports the app once, and forks on request.
 
-Plain, single-threaded, without a socket or file besides its control socket, and it checks that
-before every fork. It takes requests from the host, answers with pids and pidfds, reaps what dies,
-and ends everything it started when the host goes away. Author's code runs here only while it is
-imported, and by then the process is not root any more. Its warden stands above it.
+The process has one thread and no open file but its control socket, and checks that before every fork. It answers
+requests of the host with pids and pidfds, reaps dead children, and kills all its descendants when the host closes
+the socket. The author's code runs here only during its import, and without root. The warden is its parent.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from headrace.runtime.child import instance_main
 from headrace.runtime.child.after_fork import Hooks, hold
 from headrace.runtime.child.app_import import CONTROL, load
 from headrace.runtime.child.fork_checks import NotForkable, count_descriptors
-from headrace.runtime.child.instance_start import HIGHEST, UNHEARD, InstanceFactory
-from headrace.runtime.child.reaper import Child, Living
+from headrace.runtime.child.instance_start import HIGHEST, RESET_SIGNALS, InstanceFactory
+from headrace.runtime.child.reaper import Child, Children
 from headrace.runtime.child.zygote_control import Control
 from headrace.runtime.protocol.messages import (
-    EXIT_UNBORN,
+    EXIT_NOT_STARTED,
     Fork,
     Forked,
     ForkFailed,
@@ -45,7 +44,7 @@ from headrace.runtime.sandbox import isolation, warden
 INSTANCE_FDS = 3
 BIND_NOW = "LD_BIND_NOW"
 REPORT_AFTER_MS = 1
-"""How long after a fork, if no other is requested, the host gets the report: the child goes first."""
+"""How long after a fork, without another request, the host gets the report: the child starts first."""
 MAX_UNREPORTED = 48
 SPARE_AFTER_MS = 5
 """Quiet time after which a spare child is forked ahead of need, when nothing else runs."""
@@ -65,22 +64,25 @@ class ZygoteMain:
     ) -> None:
         self._control = control
         self._factory = factory
-        self._spaces = zygote_isolation.rung.spaces
+        self._spaces = zygote_isolation.step.namespaces
         self._unreported: list[Forked] = []
-        self._living = Living(uids=shared_isolation.uids)
+        self._alive = Children(uids=shared_isolation.uids)
         self._spare: tuple[int, socket.socket, InstanceFolder | None] | None = None
         self._spares_lost = 0
         self._pid = os.getpid()
+        # SIGCHLD becomes a readable descriptor, so that one `poll` waits for both without a race.
         self._wake, self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, _ignore)
         signal.signal(signal.SIGTERM, self._terminate)
         signal.set_wakeup_fd(self._alarm, warn_on_full_buffer=False)
+        # Counted last, with the pipe and socket above included: the number that every fork
+        # expects.
         self._descriptors = count_descriptors()
         self._keeps_spare = any(each.scaling.spare for each in loaded.spec.functions)
         gc.freeze()
 
     def serve(self) -> None:
-        """Until the host goes away."""
+        """Handle requests until the host closes the socket."""
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
@@ -116,16 +118,18 @@ class ZygoteMain:
             pid = self._hand_to_spare(request, descriptors)
             if pid is None:
                 self._check(INSTANCE_FDS)
+                # Before the fork: an unknown function is an error of the request, not of a child.
                 steps = self._factory.lay_out(request, descriptors)
                 pid = os.fork()
                 if pid == 0:
                     self._factory.become_instance(steps)
         except (OSError, NotForkable, Unknown) as error:
             self._report()
-            self._control.say(ForkFailed(request.instance, str(error)))
+            self._control.send(ForkFailed(request.instance, str(error)))
         else:
-            # Waiting requests go first: every page that is written now costs a copy.
-            self._living.add(pid, Child(request.instance, self._factory.uid_of(request)))
+            # Report later: until the child has started, every page written here costs a copy, and
+            # other requests may wait.
+            self._alive.add(pid, Child(request.instance, self._factory.uid_of(request)))
             self._unreported.append(Forked(request.instance, pid))
             if len(self._unreported) >= MAX_UNREPORTED:
                 self._report()
@@ -134,22 +138,22 @@ class ZygoteMain:
                 os.close(descriptor)
 
     def _report(self) -> None:
-        """Let the host know of the forks since the last time, with a pidfd of each."""
+        """Report the forks since the last report to the host, with a pidfd of each."""
         if not self._unreported:
             return
         unreported, self._unreported = self._unreported, []
         pidfds: list[int] = []
         try:
             for forked in unreported:
-                # None of them is reaped before it was reported, so each pid still means it.
+                # `_reap` reports first, so none of these pids can have been reused.
                 pidfds.append(os.pidfd_open(forked.pid))
-            self._control.say(*unreported, descriptors=pidfds)
+            self._control.send(*unreported, descriptors=pidfds)
         finally:
             for pidfd in pidfds:
                 os.close(pidfd)
 
     def _hand_to_spare(self, request: Fork, descriptors: list[int]) -> int | None:
-        """Let the child that waits be this instance; None where there is none."""
+        """Start the instance in the spare child and return its pid; None if there is no spare."""
         if self._spare is None:
             return None
         (pid, link, folder), self._spare = self._spare, None
@@ -160,7 +164,8 @@ class ZygoteMain:
             except OSError:
                 self._factory.take_back(folder)
                 return None
-            # From here on it may have become the instance: no other process may.
+            # The spare has the request's first bytes and descriptors: a second process must not
+            # become this instance, so errors are ignored and its exit is reported.
             if sent < len(frame):
                 with contextlib.suppress(OSError):
                     link.sendall(frame[sent:])
@@ -168,7 +173,7 @@ class ZygoteMain:
         return pid
 
     def _fork_spare(self) -> None:
-        """Fork ahead: most of a cold start is over before a request for one."""
+        """Fork a spare ahead of demand: most of a cold start is then done before the request."""
         try:
             self._check(0)
             ours, theirs = socket.socketpair()
@@ -180,19 +185,21 @@ class ZygoteMain:
             self._wait_as_spare(theirs)
         theirs.close()
         self._spare = pid, ours, self._factory.give_away()
-        self._living.add(pid, Child("", 0))
+        self._alive.add(pid, Child("", 0))
 
     def _wait_as_spare(self, link: socket.socket) -> NoReturn:
         try:
             os.dup2(link.fileno(), CONTROL, False)
             os.closerange(self._factory.first_free, HIGHEST)
-            for act, arguments in UNHEARD:
+            for act, arguments in RESET_SIGNALS:
                 act(*arguments)
-            # Done here once more, so that the pages it touches are this child's own already.
+            # Repeated in the child, so that the pages it writes to are copied before the request.
             instance_main.rehearse()
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+            # The parent may have died before the signal above was set.
             if os.getppid() != self._pid:
                 os._exit(0)
+            # The same descriptor number: it now refers to the link with the zygote.
             control = Control(self._control.link)
             requests: list[ToZygote] = []
             while not requests:
@@ -205,10 +212,12 @@ class ZygoteMain:
         except BaseException:  # noqa: BLE001 - the zygote's stack must not go on in its child
             traceback.print_exc()
             sys.stderr.flush()
-        os._exit(EXIT_UNBORN)
+        os._exit(EXIT_NOT_STARTED)
 
     def _check(self, expected: int) -> None:
         """Check again that the process can be forked, as after the import; both checks take microseconds."""
+        # One `stat` in place of listing the folder: the link count is two plus the number of
+        # threads.
         threads = os.stat("/proc/self/task").st_nlink - 2  # noqa: PTH116 - hot
         if threads != 1:
             raise NotForkable(f"the zygote has {threads} threads")
@@ -219,9 +228,9 @@ class ZygoteMain:
     def _reap(self) -> None:
         """Report the processes that ended."""
         self._report()
-        for pid, exited in self._living.reap():
+        for pid, exited in self._alive.reap():
             if exited.instance:
-                self._control.say(exited)
+                self._control.send(exited)
             else:
                 self._lose_spare(pid)
 
@@ -236,8 +245,8 @@ class ZygoteMain:
         """Kill every instance and its offspring, and reap them."""
         signal.set_wakeup_fd(-1)
         if not self._spaces:
-            # Else the kernel does it, at once and whatever they do, when we are gone.
-            self._living.end()
+            # Otherwise the kernel kills the whole PID namespace when this process exits.
+            self._alive.end()
 
     def _terminate(self, _signal: int, _frame: object) -> None:
         raise EOFError
@@ -263,36 +272,39 @@ def _is_left(control: Control) -> bool:
 
 
 def run(descriptor: int, held: Sequence[Hooks]) -> NoReturn:
-    """Be a zygote on this control socket, and the warden above it; never returns.
+    """Run a zygote on this control socket, and its warden; never returns.
 
     Args:
-        descriptor: The control socket's.
-        held: Hooks that wait for forks of the author's own.
+        descriptor: The control socket.
+        held: Fork hooks that run only for forks by the author's code.
     """
+    # Set by the host for this interpreter only; programs that the app starts should load lazily as
+    # usual.
     os.environ.pop(BIND_NOW, None)
     os.dup2(descriptor, CONTROL, inheritable=False)
     if descriptor != CONTROL:
         os.close(descriptor)
     control = Control(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=CONTROL))
-    # Once more, for interpreters that were started by a program in between: the host has seen to
-    # that one. It is tied to the thread that started us, in the host the one its loop runs on.
+    # Set again for interpreters that were started through another program, where the host's
+    # setting applies to that one. The signal fires when the parent's starting thread ends: in the
+    # host its loop's thread.
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         request = _first(control)
     except EOFError:
         os._exit(0)
     if _is_left(control):
-        # The host died before its death would have been ours.
+        # The host died before the parent-death signal was set.
         os._exit(0)
     sys.path[:0] = request.paths
     gc.freeze()
-    zygote_isolation = warden.divide(
+    zygote_isolation = warden.fork_zygote(
         request.uid,
         group=request.group,
         isolation=request.isolation,
         close=CONTROL,
-        prepare=lambda rung: isolation.prepare_zygote(
-            rung, uid=request.uid, scratch=request.scratch, files=request.files, paths=sys.path
+        prepare=lambda step: isolation.prepare_zygote(
+            step, uid=request.uid, scratch=request.scratch, files=request.files, paths=sys.path
         ),
     )
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
@@ -302,12 +314,12 @@ def run(descriptor: int, held: Sequence[Hooks]) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         if isinstance(outcome, LoadFailed):
-            control.say(outcome)
+            control.send(outcome)
         else:
-            life, loaded, shared_isolation = outcome
-            factory = InstanceFactory(life, request, loaded, shared_isolation, hold(held))
+            loop, loaded, shared_isolation = outcome
+            factory = InstanceFactory(loop, request, loaded, shared_isolation, hold(held))
             zygote = ZygoteMain(control, factory, loaded, zygote_isolation, shared_isolation)
-            control.say(loaded)
+            control.send(loaded)
             zygote.serve()
     except EOFError:
         pass

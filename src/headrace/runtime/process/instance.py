@@ -84,7 +84,7 @@ class Parent(Protocol):
     """The zygote that an instance was forked from; see `Zygote`."""
 
     @property
-    def greets(self) -> bool:
+    def sends_hello(self) -> bool:
         """Whether its instances say hello before they take up runs."""
         ...
 
@@ -148,7 +148,7 @@ class Instance:
         )
         self._host = host
         self._clock = host.clock
-        self._greets = parent.greets
+        self._sends_hello = parent.sends_hello
         self._loop = asyncio.get_running_loop()
         self._runs: dict[int, FleetRun] = {}
         self._claims: PrefetchClaims | None = None
@@ -312,7 +312,7 @@ class Instance:
         if self.doom is not KillReason.NONE:
             self._process.send(signal.SIGKILL)
             return
-        if not self._greets:
+        if not self._sends_hello:
             self._come_up()
         # Not before: what it says is heard once everybody can know which process says it.
         self._line.listen()

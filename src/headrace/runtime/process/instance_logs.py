@@ -17,7 +17,7 @@ import msgspec
 
 from headrace.environment.clock import Clock
 from headrace.model.redaction import Blot
-from headrace.runtime.protocol.messages import MARK, MAX_LINE_BYTES, Spoken
+from headrace.runtime.protocol.messages import MARK, MAX_LINE_BYTES, LoggedLine
 
 MAX_LINES_PER_SECOND = 2_000
 MAX_LINES_BURST = 10_000
@@ -63,7 +63,7 @@ def shown(text: str) -> str:
     return text if text.isprintable() else text.translate(_CONTROLS)
 
 
-_spoken = msgspec.json.Decoder(Spoken)
+_spoken = msgspec.json.Decoder(LoggedLine)
 
 
 class LogReader:
@@ -154,7 +154,7 @@ class LogReader:
         else:
             self._bare(line, running)
 
-    def _record(self, said: Spoken, running: str) -> None:
+    def _record(self, said: LoggedLine, running: str) -> None:
         """Hand on what an instance says of itself, as far as it can be so."""
         own = said.invocation == running or said.invocation.startswith(f"{self._function}:")
         now = self._clock.now()

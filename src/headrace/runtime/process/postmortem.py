@@ -11,7 +11,7 @@ import signal
 import msgspec
 
 from headrace.model.outcome import Cause, Crashed, Outcome, TimedOut, Usage
-from headrace.runtime.protocol.messages import EXIT_HOOK, EXIT_MEMORY, EXIT_UNBORN, Exited
+from headrace.runtime.protocol.messages import EXIT_HOOK, EXIT_MEMORY, EXIT_NOT_STARTED, Exited
 from headrace.runtime.states import KillReason, Lost, NotStarted
 
 START_TIMEOUT_S = 30.0
@@ -75,7 +75,7 @@ def _found(
             return Lost("its zygote did not fork it")
         case _:
             pass
-    if death.doom is KillReason.NONE and death.exit.status == EXIT_UNBORN:
+    if death.doom is KillReason.NONE and death.exit.status == EXIT_NOT_STARTED:
         return Lost("its process could not be set up; the reason stands in its log")
     if not death.started:
         return NotStarted(death.refusal or _cause(death))

@@ -140,9 +140,9 @@ class Zygote:
         return "" if self.loaded is None else self.loaded.code
 
     @property
-    def greets(self) -> bool:
+    def sends_hello(self) -> bool:
         """Return whether its instances say hello before they take up runs."""
-        return self.loaded is None or self.loaded.greets
+        return self.loaded is None or self.loaded.sends_hello
 
     @property
     def resident(self) -> int:

@@ -30,7 +30,7 @@ MARK = b"\x1e"
 EXIT_HOOK = 70
 """An instance's exit code after a hook of the author failed."""
 EXIT_MEMORY = 71
-EXIT_UNBORN = 231
+EXIT_NOT_STARTED = 231
 """It could not be made ready to run anything: no room for its folder, say."""
 """An instance's exit code when it ran out of memory outside the handler."""
 EXIT_CHANNEL = 72
@@ -244,18 +244,18 @@ class Provided(msgspec.Struct, array_like=True, frozen=True, tag=31, gc=False):
 
 
 class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
-    """Zygote to host: the app is imported, the sandbox stands.
+    """Zygote to host: the app is imported, the sandbox isolation_name.
 
     Attributes:
         spec: What was declared.
         size: The zygote's address space in bytes, on top of which instances get theirs.
         level: The isolation level its instances will really have, at most.
-        stands: What it stands on, in words.
+        isolation_name: What it isolation_name on, in words.
         notes: What was asked for and could not be had, and why.
         seconds: How long the import took.
         resident: Bytes of memory it has, those it shares with files included.
         weight: Bytes of its own, which instances share until they write to them.
-        greets: Whether its instances say hello, since they have start hooks to run first; others
+        sends_hello: Whether its instances say hello, since they have start hooks to run first; others
             take up runs from the fork on.
         code: A hash of what was imported: a part of what the spec's version is of.
         shares: Its instances have uids of their own, and share the app's files by their group.
@@ -264,12 +264,12 @@ class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
     spec: AppSpec
     size: int
     level: int
-    stands: str
+    isolation_name: str
     notes: list[str]
     seconds: float
     resident: int = 0
     weight: int = 0
-    greets: bool = True
+    sends_hello: bool = True
     code: str = ""
     shares: bool = False
 
@@ -338,7 +338,7 @@ class Exited(msgspec.Struct, array_like=True, frozen=True, tag=26, gc=False):
 # -- on the log pipes ----------------------------------------------------------------------------
 
 
-class Spoken(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class LoggedLine(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A record as an instance writes it; `stream` is `stdout`, `stderr` or `log`."""
 
     invocation: str

@@ -1,8 +1,8 @@
 """Kernel limits of one instance. In: resources. Out: settings, which the sandbox applies.
 
-Address space is counted on top of what the zygote had when it forked: the imported libraries are
-not the function's fault. The process limit counts a uid, so it binds only where instances have
-uids of their own, and never binds root.
+The address space limit is added to the zygote's size at the fork: imported libraries do not count towards
+the function's memory. The kernel counts processes by uid, so that limit works only where instances have
+separate uids, and never for root.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from pathlib import Path
 from headrace.model.policy import Resources
 
 SIBLINGS = 256
-"""Processes that the other instances of an app may be, where all count together."""
+"""Processes allowed for the other instances of an app, where all share a uid and count together."""
 CONTROL_FILES = 4
 """Descriptors an instance needs for itself: the log pipes, an empty stdin and its channel."""
 
 
 def sizes() -> tuple[int, int, int]:
-    """This process's address space, what of it is resident, and that without files; in bytes."""
+    """Return this process's address space, its resident part, and that without mapped files; in bytes."""
     fields = [int(field) for field in Path("/proc/self/statm").read_text().split()[:3]]
     size, resident, shared = (field * resource.getpagesize() for field in fields)
     return size, resident, resident - shared
 
 
 def address_space() -> int:
-    """This process's address space in bytes."""
+    """Return this process's address space in bytes."""
     return sizes()[0]
 
 
 def plan(
     resources: Resources, *, size: int, own_uid: bool, own_ids: bool = False
 ) -> list[tuple[int, int]]:
-    """The limits to set: kind and value.
+    """Return the limits to set: kind and value.
 
     Args:
         resources: What the function asked for.
@@ -48,6 +48,8 @@ def plan(
         (resource.RLIMIT_FSIZE, resources.file_size),
     ]
     if resources.memory is not None:
+        # Not RLIMIT_RSS, which Linux ignores since 2.4; cgroups are not available on every
+        # machine.
         limits.append((resource.RLIMIT_AS, size + resources.memory))
     if own_uid:
         limits.append((resource.RLIMIT_NPROC, resources.processes))
@@ -57,11 +59,13 @@ def plan(
 
 
 def bounded(limits: list[tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
-    """The same as settings for a child of this process: a limit that is tighter already stays."""
+    """Return settings for a child of this process: a limit that is already tighter stays."""
     settings: list[tuple[int, tuple[int, int]]] = []
     for kind, value in limits:
         hard = resource.getrlimit(kind)[1]
         if hard != resource.RLIM_INFINITY:
+            # Raising a hard limit needs a capability, and `setrlimit` would fail the start of the
+            # instance.
             value = min(value, hard)
         settings.append((kind, (value, value)))
     return settings

@@ -1,8 +1,8 @@
-"""Folders an instance must read although its uid may not pass through their parents.
+"""Folders that an instance must read although its uid may not pass through their parents.
 
-A virtual environment under `/root`, an app in a private temporary folder: the zygote takes a mount
-namespace of its own, covers each locked parent with an empty folder and binds only what is needed
-beneath it. So instances can import late, and see less than before. Root only.
+Examples are a virtual environment under `/root` and an app in a private temporary folder. The zygote creates
+a mount namespace, covers each locked parent with an empty folder and binds only what is needed beneath it.
+So instances can import late, and see less than before. Root only.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 from headrace.runtime import kernel
 
 OPEN = 0o005
-"""What other uids need of a folder: to list it and to pass through."""
+"""Mode bits that let other uids list a folder and pass through it."""
 PASSABLE = 0o001
 MAX_PASSES = 8
 MAX_BINDS = 2_000
 
 
 def lock_on(path: Path) -> Path | None:
-    """The topmost folder that keeps other uids from `path`: one on the way, or itself."""
+    """Return the topmost folder that keeps other uids from `path`: a parent, or itself; None if there is none."""
     for parent in reversed(path.parents):
         if not parent.stat().st_mode & PASSABLE:
             return parent
@@ -32,12 +32,12 @@ def lock_on(path: Path) -> Path | None:
 
 
 def unlock(paths: Iterable[str]) -> list[str]:
-    """Make the paths reachable for every uid, in a mount namespace of our own; the covered folders.
+    """Make the paths reachable for every uid, in a new mount namespace; return the covered folders.
 
     Raises:
         OSError: The kernel refuses, or the process is not root.
     """
-    # Both the name and what it leads to are looked up later.
+    # An import opens the path as written, and follows its links: both have to be reachable.
     wanted = {
         place
         for path in map(Path, filter(None, paths))
@@ -54,8 +54,11 @@ def unlock(paths: Iterable[str]) -> list[str]:
                 locks.setdefault(lock, set()).add(place)
         if not locks:
             break
+        # Lazily, since most machines need no mount at all and then keep the host's namespace.
         if not covered:
             kernel.unshare(kernel.CLONE_NEWNS)
+            # systemd mounts / shared: without this our mounts would appear in the host's
+            # namespace.
             kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
         for lock, places in locks.items():
             _cover(lock, _outermost(places))
@@ -72,6 +75,8 @@ def _cover(lock: Path, places: list[Path]) -> None:
         places = [*lock.iterdir()]
     if len(places) > MAX_BINDS:
         raise OSError(errno.E2BIG, f"`{lock}` holds {len(places)} entries; make it readable")
+    # Opened before the cover hides them: a bind mount can name its source by descriptor
+    # afterwards.
     held = {place: os.open(place, os.O_PATH | os.O_CLOEXEC) for place in places if place.exists()}
     folders = {place: place.is_dir() for place in held}
     try:

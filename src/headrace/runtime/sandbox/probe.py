@@ -35,6 +35,8 @@ def probe(timeout: float = 20.0) -> list[ProbeResult]:
     try:
         with tempfile.TemporaryDirectory(prefix="headrace-doctor-") as scratch:
             rehearsal = subprocess.run(
+                # A separate process, as most steps cannot be undone; `-I` so that no file in the
+                # current folder is imported.
                 [sys.executable, "-I", "-c", program, scratch, *filter(None, sys.path)],
                 capture_output=True,
                 timeout=timeout,
@@ -47,52 +49,53 @@ def probe(timeout: float = 20.0) -> list[ProbeResult]:
 
 
 def rehearse(scratch: str) -> None:
-    """Be a zygote with one instance in this process, which is spent; findings go to stdout."""
+    """Act as a zygote with one instance; write the findings to stdout and end this process."""
     root = os.geteuid() == 0
     uid = UID if root else 0
     ours, _ = socket.socketpair()
-    zygote_isolation = warden.divide(
+    zygote_isolation = warden.fork_zygote(
         uid,
         group=uid,
         isolation=2,
         close=ours.fileno(),
-        prepare=lambda rung: isolation.prepare_zygote(
-            rung, uid=uid, scratch=scratch, files=scratch, paths=sys.path
+        prepare=lambda step: isolation.prepare_zygote(
+            step, uid=uid, scratch=scratch, files=scratch, paths=sys.path
         ),
     )
-    rung = zygote_isolation.rung
+    step = zygote_isolation.step
     notes = [*zygote_isolation.notes, *isolation.filter_zygote()]
     shared_isolation = isolation.seal_zygote(
-        rung, common=2, most=2, scratch=scratch, own=scratch, paths=sys.path
+        step, common=2, most=2, scratch=scratch, own=scratch, paths=sys.path
     )
     notes += shared_isolation.notes
-    stands = _stand(shared_isolation, uid if rung.uids else 0, scratch)
+    works = _run_instance(shared_isolation, uid if step.uids else 0, scratch)
     broken = {note.split(":", 1)[0]: note.split(":", 1)[-1].strip() for note in notes}
     tried = f" ({'; '.join(zygote_isolation.notes)})" if zygote_isolation.notes else ""
     found = [
-        ProbeResult("offspring", rung.spaces, rung.name + tried),
-        ProbeResult("root", not root or rung.uids, _about_root(root=root, rung=rung)),
-        _either("namespaces", rung.spaces, "own PIDs, IPC, mounts and host name", "none"),
+        ProbeResult("offspring", step.namespaces, step.name + tried),
+        ProbeResult("root", not root or step.uids, _about_root(root=root, step=step)),
+        _either("namespaces", step.namespaces, "own PIDs, IPC, mounts and host name", "none"),
         _unless(broken, "mounts", "locked folders show only what an app needs")
-        if rung.uids
+        if step.uids
         else ProbeResult("mounts", False, "needs root"),
         _unless(broken, "landlock", f"version {landlock.version()}: files beyond the app are shut"),
         _unless(broken, "seccomp", f"{len(seccomp.NUMBERS)} system calls are refused"),
-        _either("limits", stands, "memory, files, processes", "an instance fails"),
+        _either("limits", works, "memory, files, processes", "an instance fails"),
         _either(
             "uid",
-            rung.uids and stands,
+            step.uids and works,
             "one per instance",
             'the host\'s own: the HTTP server cannot distinguish functions from people; keep `access = "token"`, '
             "and `isolation=2` for what you do not trust: below it functions read the data folder, "
             "the operator's key included",
         ),
         ProbeResult(
-            "isolation", stands, f"level {shared_isolation.level if stands else 0} of 2 is reached"
+            "isolation", works, f"level {shared_isolation.level if works else 0} of 2 is reached"
         ),
     ]
     sys.stdout.write(msgspec.json.encode(found).decode())
     sys.stdout.flush()
+    # The zygote's process must not return into the caller's stack, nor run its exit hooks.
     os._exit(0)
 
 
@@ -104,17 +107,17 @@ def _unless(broken: dict[str, str], name: str, gives: str) -> ProbeResult:
     return ProbeResult(name, name not in broken, broken.get(name, gives))
 
 
-def _about_root(*, root: bool, rung: warden.IsolationStep) -> str:
+def _about_root(*, root: bool, step: warden.IsolationStep) -> str:
     if not root:
         return "the host is not root, and its zygotes have no capabilities"
-    if not rung.uids:
+    if not step.uids:
         return "apps run as root without capabilities: uids cannot be changed here"
-    if rung.ids:
+    if step.ids:
         return "given up before an app is imported; zygotes have user namespaces of their own"
     return "given up before an app is imported, save for what gives instances their uids"
 
 
-def _stand(shared_isolation: isolation.SharedIsolation, uid: int, scratch: str) -> bool:
+def _run_instance(shared_isolation: isolation.SharedIsolation, uid: int, scratch: str) -> bool:
     child = os.fork()
     if child == 0:
         code = 1
@@ -132,6 +135,8 @@ def _stand(shared_isolation: isolation.SharedIsolation, uid: int, scratch: str) 
                 instance_isolation, uid=uid, groups=[], scratch=scratch, parent=os.getppid()
             ):
                 act(*arguments)
+            # A module that nothing else imports: this fails if the restrictions hide the standard
+            # library.
             __import__("wave")
             code = 0
         finally:
@@ -149,6 +154,8 @@ def _cgroups() -> ProbeResult:
             continue
         useful = sorted({"memory", "pids", "cpu"} & set(controllers))
         named = ", ".join(useful) or "no useful controllers"
+        # cgroup v2 may be mounted without controllers (hybrid set-ups); a mount alone proves
+        # nothing.
         return ProbeResult("cgroups", bool(useful), f"{kind}: {named}; not needed, limits are used")
     exists = os.path.isdir("/sys/fs/cgroup/memory")  # noqa: PTH112 - a kernel folder
     return ProbeResult(
@@ -160,5 +167,9 @@ def _kernel() -> ProbeResult:
     name = os.uname()
     release = tuple(int(part) for part in name.release.split("-")[0].split(".")[:2])
     return ProbeResult(
-        "kernel", release >= (5, 9), f"{name.sysname} {name.release} on {name.machine}"
+        # 5.9 brought `close_range`, without which `os.closerange` closes 2^31 descriptors one by
+        # one in every child.
+        "kernel",
+        release >= (5, 9),
+        f"{name.sysname} {name.release} on {name.machine}",
     )

@@ -1,8 +1,8 @@
-"""The system call filter, as the BPF program the kernel takes. Pure: names in, bytes out.
+"""The system call filter, as a BPF program for the kernel. Pure: names in, bytes out.
 
-A deny list: what a function has no business with (tracing others, mounting, loading code into the
-kernel, joining namespaces) fails with EPERM; everything else passes. Foreign calling conventions
-are killed, since the numbers mean other calls there. Known machines: x86_64 and aarch64.
+A deny list: calls that a function does not need (trace other processes, mount, load code into the kernel,
+join namespaces) fail with EPERM; all others are allowed. A call in a foreign calling convention kills the
+process, since the numbers mean other calls there. Known machines: x86_64 and aarch64.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "fsopen": (430, 430),
     "fspick": (433, 433),
     "init_module": (175, 105),
+    # io_uring performs system calls that this filter never sees.
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
     "io_uring_setup": (425, 425),
@@ -38,10 +39,12 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "mount": (165, 40),
     "mount_setattr": (442, 442),
     "move_mount": (429, 429),
+    # Handles reach files without walking their path, and so past mounts and modes.
     "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265),
     "open_tree": (428, 428),
     "perf_event_open": (298, 241),
+    # Turns address layout randomisation off.
     "personality": (135, 92),
     "pidfd_getfd": (438, 438),
     "pivot_root": (155, 41),
@@ -60,6 +63,7 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "syslog": (103, 116),
     "umount2": (166, 39),
     "unshare": (272, 97),
+    # Lets a process stop the kernel in the middle of a copy: part of many kernel exploits.
     "userfaultfd": (323, 282),
     "vhangup": (153, 58),
 }
@@ -83,7 +87,7 @@ def _step(code: int, value: int, *, yes: int = 0, no: int = 0) -> bytes:
 
 
 def deny_list(machine: str) -> bytes | None:
-    """The program every instance runs under, or None for a machine we do not know."""
+    """Return the program for every instance, or None for an unknown machine."""
     column = _column(machine)
     if column is None:
         return None
@@ -94,11 +98,13 @@ def deny_list(machine: str) -> bytes | None:
         _step(_LOAD, _NUMBER_AT),
     ]
     if machine == "x86_64":
+        # x32 calls come with the x86_64 architecture value and another set of numbers.
         program += [_step(_AT_LEAST, X32, no=1), _step(_RETURN, _KILL)]
     for numbers in NUMBERS.values():
         program += [_step(_EQUAL, numbers[column], no=1), _step(_RETURN, _ERROR | EPERM)]
     program += [
-        # The C library falls back to `clone`, whose flags can be looked at.
+        # `clone3` has its flags in memory, which a filter cannot read. With ENOSYS the C library falls back
+        # to `clone`, whose flags are in a register.
         _step(_EQUAL, CLONE3[column], no=1),
         _step(_RETURN, _ERROR | ENOSYS),
         _step(_EQUAL, CLONE[column], no=3),
@@ -111,7 +117,7 @@ def deny_list(machine: str) -> bytes | None:
 
 
 def no_network(machine: str) -> bytes | None:
-    """A further program for functions without network: sockets within the machine only."""
+    """Return an additional program for functions without network: only local sockets are allowed."""
     column = _column(machine)
     if column is None:
         return None
@@ -120,6 +126,8 @@ def no_network(machine: str) -> bytes | None:
             _step(_LOAD, _NUMBER_AT),
             _step(_EQUAL, SOCKET[column], no=3),
             _step(_LOAD, _FIRST_AT),
+            # Unix sockets stay, since `socketpair` and many libraries use them; landlock limits
+            # those of others.
             _step(_EQUAL, AF_UNIX, yes=1),
             _step(_RETURN, _ERROR | EACCES),
             _step(_RETURN, _ALLOW),
