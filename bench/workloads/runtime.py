@@ -12,9 +12,9 @@ from headrace.environment.clock import SystemClock
 from headrace.environment.randomness import SystemEntropy
 from headrace.environment.tasks import Tasks
 from headrace.model.event import Event
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import CallInvocation
 from headrace.model.outcome import Outcome, Returned, Scanned
-from headrace.model.record import Chunk, encode_events
+from headrace.model.record import encode_events
 from headrace.model.stores import StoreAddress
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.host_services import HostServices, state_questions
@@ -36,17 +36,11 @@ class NoState:
         raise NotImplementedError("no function that is measured scans its state")
 
 
-def call(function: str, payload: bytes = b"{}") -> Invocation:
+def call(function: str, payload: bytes = b"{}") -> CallInvocation:
     """A direct call with one payload."""
     body = encode_events([Event(payload)])
     token = next(_tokens)
-    return Invocation(
-        function,
-        (Chunk("_call", 0, 0, 1, body, 0, 0, 1),),
-        token=token,
-        key=f"bench/{token}",
-        mode="call",
-    )
+    return CallInvocation(function, token=token, key=f"bench/{token}", event=body)
 
 
 class CallWentWrong(Exception):

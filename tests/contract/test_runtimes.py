@@ -17,7 +17,7 @@ from headrace.environment.tasks import Tasks
 from headrace.model.codec import decode_state
 from headrace.model.errors import Fenced, Unknown
 from headrace.model.event import Event as Fact
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation, CallInvocation, Invocation
 from headrace.model.outcome import Outcome, Range, Returned, Scanned, TimedOut
 from headrace.model.record import Chunk, decode_events, encode_events
 from headrace.model.reply import WireReply
@@ -143,7 +143,12 @@ class Rig:
         facts = [Fact(payload, f"k{number}") for number, payload in enumerate(payloads)]
         chunk = Chunk("orders", 2, 10, len(facts), encode_events(facts), 0, 0, len(facts))
         values: dict[str, Any] = {"token": 5, "key": "root", "timeout": 10.0} | fields
-        return Invocation(f"contract.{function}", (chunk,), **values)
+        return BatchInvocation(f"contract.{function}", chunks=(chunk,), **values)
+
+    async def call(self, function: str, payload: bytes, *, live: bool = False) -> Outcome:
+        event = encode_events([Fact(payload)])
+        asked = CallInvocation(f"contract.{function}", 10.0, 5, "root", event=event, live=live)
+        return await invoke(self.runtime.submit, asked)
 
     async def run(self, function: str, *payloads: bytes, **fields: Any) -> Outcome:
         return await invoke(self.runtime.submit, self.invocation(function, *payloads, **fields))
@@ -253,16 +258,16 @@ async def test_a_permanent_failure_is_marked(rig: Rig) -> None:
 
 
 async def test_a_call_is_answered(rig: Rig) -> None:
-    outcome = returned(await rig.run("waiting", b'{"id":1,"price":4.5}', mode="call"))
+    outcome = returned(await rig.call("waiting", b'{"id":1,"price":4.5}'))
     assert outcome.result == b"9.0"
 
 
 async def test_a_live_call_hands_over_its_parts_and_hears_when_nobody_listens(rig: Rig) -> None:
-    outcome = returned(await rig.run("counted", b"null", mode="call", live=True))
+    outcome = returned(await rig.call("counted", b"null", live=True))
     assert rig.state.parts == [(5, b"0", None), (5, b"1", None)]
     assert outcome.error is not None
     assert "nobody listens" in outcome.error.message
-    outcome = returned(await rig.run("counted", b"null", mode="call"))
+    outcome = returned(await rig.call("counted", b"null"))
     assert outcome.result == b"[0,1,2]"
 
 

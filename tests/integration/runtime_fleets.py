@@ -12,7 +12,7 @@ from headrace.environment.randomness import SystemEntropy
 from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation
 from headrace.model.outcome import Outcome, Range, Scanned
 from headrace.model.policy import FleetLimits
 from headrace.model.record import Chunk, encode_events
@@ -105,11 +105,16 @@ class House:
 
 def invocation(
     function: str, *, timeout: float = 5.0, events: int = 1, affinity: str = "", key: str = ""
-) -> Invocation:
+) -> BatchInvocation:
     body = encode_events([Event(b'{"a": 1}', key=f"key-{n}") for n in range(events)])
     chunk = Chunk("orders", 0, 0, events, body, 0, 0, events)
-    return Invocation(
-        function, (chunk,), timeout=timeout, token=7, key=key or "orders/0/0", affinity=affinity
+    return BatchInvocation(
+        function,
+        timeout=timeout,
+        token=7,
+        key=key or "orders/0/0",
+        chunks=(chunk,),
+        affinity=affinity,
     )
 
 

@@ -14,9 +14,9 @@ from tests.integration.runtime_fleets import House, house
 
 from headrace.model.errors import Misuse
 from headrace.model.event import Event
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import CallInvocation
 from headrace.model.outcome import Outcome, Returned
-from headrace.model.record import Chunk, encode_events
+from headrace.model.record import encode_events
 from headrace.runtime.base import invoke
 
 ROOT = os.geteuid() == 0
@@ -114,10 +114,9 @@ def _write(folder: Path, name: str, code: str = KEEPER) -> str:
 
 async def _run(found: House, function: str) -> Outcome:
     body = encode_events([Event(b"{}")])
-    chunk = Chunk("_call", 0, 0, 1, body, 0, 0, 1)
     return await invoke(
         found.fleet.submit,
-        Invocation(function, (chunk,), timeout=5.0, token=7, key="_call/0/0", mode="call"),
+        CallInvocation(function, 5.0, 7, "_call/0/0", event=body),
     )
 
 

@@ -7,11 +7,18 @@ from pathlib import Path
 from msgspec.structs import replace
 from tests.integration.runtime_fleets import eventually, house, invocation
 
-from headrace.model.invocation import key_of
+from headrace.model.invocation import CoalescedInvocation, key_of
 from headrace.model.outcome import Crashed, Returned
 from headrace.runtime.base import invoke
 
 MAX_TRIES = 50
+
+
+def coalesced(*, events: int) -> CoalescedInvocation:
+    one = invocation("shop.price", events=events)
+    return CoalescedInvocation(
+        one.function, one.timeout, one.token, one.key, chunks=one.chunks, each=1
+    )
 
 
 async def test_every_batch_of_a_convoy_speaks_and_counts_for_itself(tmp_path: Path) -> None:
@@ -21,7 +28,7 @@ async def test_every_batch_of_a_convoy_speaks_and_counts_for_itself(tmp_path: Pa
 def price(event):
     print("said for", event.offset, end="")
 """)
-        convoy = replace(invocation("shop.price", events=3), each=1)
+        convoy = coalesced(events=3)
         (chunk,) = convoy.chunks
         # A machine that is busy leaves batches for the next convoy: none begins after its first moments.
         low = handed = 0
@@ -51,7 +58,7 @@ def price(event):
     if event.offset == 1:
         os._exit(3)
 """)
-        convoy = replace(invocation("shop.price", events=3), each=1)
+        convoy = coalesced(events=3)
         outcome = await invoke(home.fleet.submit, convoy)
         for _ in range(MAX_TRIES):
             if isinstance(outcome, Crashed):

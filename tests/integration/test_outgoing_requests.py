@@ -21,7 +21,7 @@ from headrace.client.http_pool import (
     UpstreamLate,
 )
 from headrace.model.event import Event
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation
 from headrace.model.outcome import Returned
 from headrace.model.record import Chunk, encode_events
 from headrace.model.triggers.bus import HttpTarget
@@ -190,7 +190,7 @@ async def test_a_target_that_drips_holds_its_event_no_longer_than_its_timeout(
     port = server.sockets[0].getsockname()[1]
     target = HttpTarget(f"http://127.0.0.1:{port}/in", timeout=0.5)
     event = Chunk("s", 0, 0, 1, encode_events([Event(b"1")]), 0, 0, 1)
-    invocation = Invocation("_bus.http.a.b", (event,), timeout=30, token=1, key="s/0/0")
+    invocation = BatchInvocation("_bus.http.a.b", chunks=(event,), timeout=30, token=1, key="s/0/0")
     # The whole answer would take a minute and a half.
     async with asyncio.timeout(30):
         outcome = await HttpPoster(target, posts_over(outgoing), Secrets({}, {}))(invocation)

@@ -16,7 +16,7 @@ from headrace.bus.router import REPLAY_HEADER
 from headrace.client.http_pool import HttpPool, ServiceRequest
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation
 from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.model.triggers.bus import HttpTarget
 from headrace.model.webhook_signature import Secret
@@ -51,7 +51,7 @@ class HttpPoster:
         self._post = post
         self._secrets = secrets
 
-    async def __call__(self, invocation: Invocation) -> Outcome:
+    async def __call__(self, invocation: BatchInvocation) -> Outcome:
         """Send the invocation's events, of which there is one, in order."""
         for event in (event for chunk in invocation.chunks for event in chunk.events()):
             try:
@@ -69,7 +69,7 @@ class HttpPoster:
                 return Returned(error=Cause(f"Http{status}", why, retryable=again))
         return Returned()
 
-    def _request(self, event: Event, invocation: Invocation) -> HttpRequest:
+    def _request(self, event: Event, invocation: BatchInvocation) -> HttpRequest:
         ident = event.id or invocation.key
         moment = datetime.fromtimestamp(event.time_or(invocation.now) / 1e6, UTC)
         headers = {

@@ -15,12 +15,12 @@ from headrace.delivery.unit import cut
 from headrace.environment.clock import Clock
 from headrace.environment.tasks import Tasks
 from headrace.model.errors import Corrupt, Unavailable, Unknown, is_final
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation, CoalescedInvocation, Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, TimedOut
 from headrace.runtime.base import Run, Submit, Waiter
 from headrace.runtime.task_run import TaskRun
 
-Handler = Callable[[Invocation], Awaitable[Outcome]]
+Handler = Callable[[BatchInvocation], Awaitable[Outcome]]
 
 
 class InternalFunctions:
@@ -39,13 +39,13 @@ class InternalFunctions:
         """A `runtime.base.Interceptor`. Calls are passed on: nobody outside calls these functions."""
 
         def submit(invocation: Invocation, done: Waiter, after: Run | None = None, /) -> Run:
-            if invocation.function not in self.handlers or invocation.mode != "stream":
-                return below(invocation, done, after)
-            return TaskRun(self._tasks, self._run, invocation, done)
+            if invocation.function in self.handlers and isinstance(invocation, BatchInvocation):
+                return TaskRun(self._tasks, self._run, invocation, done)
+            return below(invocation, done, after)
 
         return submit
 
-    async def _run(self, invocation: Invocation) -> Outcome:
+    async def _run(self, invocation: BatchInvocation) -> Outcome:
         """Run it to its end and say what came back.
 
         Raises:
@@ -56,10 +56,10 @@ class InternalFunctions:
         handler = self.handlers.get(invocation.function)
         if handler is None:
             raise Unknown(f"there is no function `{invocation.function}` any more")
-        if invocation.each:
+        if type(invocation) is CoalescedInvocation:
             # The platform's functions take batch by batch: this is the first, the rest comes again.
             chunks = cut(invocation.chunks, 0, invocation.each)
-            outcome = await self._run(replace(invocation, chunks=chunks, each=0))
+            outcome = await self._run(invocation.batch(chunks, 0))
             if not isinstance(outcome, Returned):
                 return outcome
             return replace(outcome, untouched=invocation.each)

@@ -21,7 +21,7 @@ from headrace.model.due_time import wait_of
 from headrace.model.errors import Unknown, is_final
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation
 from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.model.partitioner import partition_of
 from headrace.model.record import Append, Chunk, encode_events
@@ -61,10 +61,10 @@ class RuleRouter:
             self._index.add(each.name, each.rule.pattern)
             self._destinations[each.name] = each, transform_of(each.rule)
 
-    async def __call__(self, invocation: Invocation) -> Outcome:
+    async def __call__(self, invocation: BatchInvocation) -> Outcome:
         """Forward a batch."""
-        appends = self.appends(invocation.chunks, hops=invocation.hops, origin=invocation.origin)
-        return Returned(appends=appends)
+        hops, origin = invocation.lineage
+        return Returned(appends=self.appends(invocation.chunks, hops=hops, origin=origin))
 
     def appends(
         self, chunks: Sequence[Chunk], *, hops: int, origin: str, replay: str = ""
@@ -133,7 +133,7 @@ class Refusals:
     def __init__(self, router: RuleRouter) -> None:
         self._router = router
 
-    async def __call__(self, invocation: Invocation) -> Outcome:
+    async def __call__(self, invocation: BatchInvocation) -> Outcome:
         """Put each event to the rule that it is marked with."""
         groups: Groups = {}
         for event in (event for chunk in invocation.chunks for event in chunk.events()):
@@ -147,7 +147,7 @@ class Refusals:
                 told = f"the rule `{name}` does not take {position}: {error}"
                 final = is_final(error)
                 return Returned(error=Cause(type(error).__name__, told, retryable=not final))
-        return Returned(appends=_appends(groups, invocation.hops, invocation.origin))
+        return Returned(appends=_appends(groups, *invocation.lineage))
 
 
 def _check(event: Event, stream: StreamSpec) -> None:

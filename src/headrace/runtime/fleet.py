@@ -17,7 +17,7 @@ from pathlib import Path
 
 from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.function import AppSpec
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import ConsumerInvocation, Invocation
 from headrace.model.outcome import Cause
 from headrace.model.policy import FleetLimits
 from headrace.model.settings import ImportEnvironment
@@ -221,7 +221,7 @@ class Fleet:
     def submit(self, invocation: Invocation, done: Waiter, after: Run | None = None, /) -> FleetRun:
         """As `runtime.base.Submit`."""
         # What consumes by itself goes on for long: nothing waits behind it.
-        run = FleetRun(invocation, done, self._start, invocation.mode == "consume")
+        run = FleetRun(invocation, done, self._start, type(invocation) is ConsumerInvocation)
         if isinstance(after, FleetRun) and after.holder is not None:
             after.holder.run_ahead(run)
         else:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from headrace.environment.tasks import Tasks
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import InvocationBase
 from headrace.model.outcome import Outcome
 from headrace.runtime.base import Waiter
+
+AnyInvocation = TypeVar("AnyInvocation", bound=InvocationBase)
 
 
 class TaskRun:
@@ -19,8 +22,8 @@ class TaskRun:
     def __init__(
         self,
         tasks: Tasks,
-        work: Callable[[Invocation], Awaitable[Outcome]],
-        invocation: Invocation,
+        work: Callable[[AnyInvocation], Awaitable[Outcome]],
+        invocation: AnyInvocation,
         done: Waiter,
     ) -> None:
         self._task = tasks.start(_live(work, invocation, done), name=f"run {invocation.function}")
@@ -31,7 +34,7 @@ class TaskRun:
 
 
 async def _live(
-    work: Callable[[Invocation], Awaitable[Outcome]], invocation: Invocation, done: Waiter
+    work: Callable[[AnyInvocation], Awaitable[Outcome]], invocation: AnyInvocation, done: Waiter
 ) -> None:
     try:
         outcome = await work(invocation)

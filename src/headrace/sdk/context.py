@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar, overload
 from headrace.model.due_time import Moment, queue_headers
 from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Misuse
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import CallInvocation, Invocation
 from headrace.model.policy import MAX_EXTENDED_S, MAX_VISIBILITY
 from headrace.sdk.consumer import Consumer
 from headrace.sdk.event import SAME_KEY, Event, SameKey
@@ -216,7 +216,7 @@ class Context:
         hand, whichever batch it comes in; outside it names these events together.
         """
         event = self._desk.working_on()
-        if event is None or self._invocation.mode == "call":
+        if event is None or type(self._invocation) is CallInvocation:
             return self._invocation.key
         return f"{self._invocation.function}/{event.position}"
 

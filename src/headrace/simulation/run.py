@@ -20,7 +20,7 @@ from headrace.environment.randomness import SeededEntropy
 from headrace.model.effects import Change, Space
 from headrace.model.errors import Fenced, HeadraceError
 from headrace.model.event import Event as Fact
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation, Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, TimedOut
 from headrace.model.record import decode_events, encode_events, positions
 from headrace.simulation.plan_values import Action, Plan, PlannedEvent, PlannedFunction
@@ -278,7 +278,8 @@ class SimulationRun(HostWatcher):
         self._runs += 1
         self._running[invocation.token] = self._runs
         if invocation.function in self._functions:
-            places = [[at.stream, at.partition, at.offset] for at in positions(invocation.chunks)]
+            chunks = invocation.chunks if isinstance(invocation, BatchInvocation) else ()
+            places = [[at.stream, at.partition, at.offset] for at in positions(chunks)]
             self.history.append(
                 ["begin", host.number, self._runs, invocation.function, places, self._now()]
             )

@@ -18,10 +18,10 @@ from headrace.environment.randomness import Entropy
 from headrace.environment.wait_until import wait_until
 from headrace.model.errors import Fenced, HeadraceError, Unavailable
 from headrace.model.event import Event
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import CallInvocation
 from headrace.model.outcome import Outcome, Returned, failure_of
 from headrace.model.policy import MAX_KEY_BYTES
-from headrace.model.record import Chunk, encode_events
+from headrace.model.record import encode_events
 from headrace.model.triggers.files import Custom
 from headrace.sources.base import SourceAppender
 
@@ -58,7 +58,7 @@ class CustomSource:
     def __init__(
         self,
         trigger: Custom,
-        invoke: Callable[[Invocation], Awaitable[Outcome]],
+        invoke: Callable[[CallInvocation], Awaitable[Outcome]],
         clock: Clock,
         entropy: Entropy,
     ) -> None:
@@ -125,20 +125,18 @@ class CustomSource:
             except Unavailable:
                 await self._clock.sleep(UNAVAILABLE_PAUSE_S)
 
-    def _invocation(self, payload: bytes) -> Invocation:
+    def _invocation(self, payload: bytes) -> CallInvocation:
         now = self._clock.now()
         name = self._entropy.token(8)
         body = encode_events([Event(payload, time=now, id=name)])
-        return Invocation(
+        return CallInvocation(
             self._trigger.function,
-            (Chunk("_trigger", 0, 0, 1, body, now, 0, 1),),
             timeout=self._trigger.timeout,
             token=self._entropy.integer(62) + 1,
             key=f"{self._trigger.function}:turn/{name}",
-            origin=f"turn/{name}",
             now=now,
             seed=self._entropy.integer(62),
-            mode="call",
+            event=body,
         )
 
     async def _pause(self, seconds: float) -> None:

@@ -10,7 +10,7 @@ from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import CallInvocation
 from headrace.model.outcome import Outcome
 from headrace.model.triggers.base import Trigger
 from headrace.model.triggers.bus import Rule
@@ -40,7 +40,7 @@ class SourceContext:
     entropy: Entropy
     folder: Path | None = None
     broker: Broker | None = None
-    invoke: Callable[[Invocation], Awaitable[Outcome]] | None = None
+    invoke: Callable[[CallInvocation], Awaitable[Outcome]] | None = None
     outside: bool = True
     agenda: ScheduleQueue | None = None
 

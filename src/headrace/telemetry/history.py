@@ -15,7 +15,13 @@ from typing import TypeAlias
 import msgspec
 
 from headrace.model.effects import DeadEvent, Missed
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import (
+    BatchInvocation,
+    CallInvocation,
+    CoalescedInvocation,
+    ConsumerInvocation,
+    Invocation,
+)
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
 from headrace.model.record import Chunk, positions
 
@@ -298,13 +304,15 @@ def _last(known: Sequence[RunRecord], limit: int, of: Of) -> list[RunRecord]:
     return list(itertools.islice((run for run in reversed(known) if of(run.function)), limit))
 
 
-def runs_of(invocation: Invocation, outcome: Outcome, wall: float) -> list[tuple[RunRecord, int]]:
+def runs_of(
+    invocation: BatchInvocation, outcome: Outcome, wall: float
+) -> list[tuple[RunRecord, int]]:
     """The runs that ended so, and how many batches each of them stands for.
 
     Of a group of coalesced batches the batches that came through are one, and the one that ended it is another.
     """
     ended = run_of(invocation, outcome, wall)
-    if not invocation.each or ended.outcome in {"crashed", "timed-out"}:
+    if type(invocation) is not CoalescedInvocation or ended.outcome in {"crashed", "timed-out"}:
         return [(ended, 1)]
     events = invocation.size
     if type(outcome) is Returned and outcome.untouched >= 0:
@@ -325,7 +333,7 @@ def runs_of(invocation: Invocation, outcome: Outcome, wall: float) -> list[tuple
     ]
 
 
-def _place(invocation: Invocation, index: int) -> str:
+def _place(invocation: BatchInvocation, index: int) -> str:
     """The position of one event, as text."""
     return str(next(itertools.islice(positions(invocation.chunks), index, None)))
 
@@ -336,15 +344,16 @@ def run_of(invocation: Invocation, outcome: Outcome, wall: float) -> RunRecord:
         kind, cause = "succeeded", ""
     else:
         kind, cause = _end_of(outcome, invocation)
-    chunks = invocation.chunks
-    if chunks:
+    if type(invocation) is CallInvocation:
+        place, events = "", 1
+    elif type(invocation) is ConsumerInvocation:
+        place, events = str(invocation.held[0]) if invocation.held else "", 0
+    else:
+        chunks = invocation.chunks
         head = chunks[0]
         start = head.first + head.low if head.offsets is None else head.start
-        place = "" if invocation.mode == "call" else f"{head.stream}/{head.partition}/{start}"
+        place = f"{head.stream}/{head.partition}/{start}"
         events = head.high - head.low if len(chunks) == 1 else invocation.size
-    else:
-        place = str(invocation.held[0]) if invocation.held else ""
-        events = 0
     usage = outcome.usage
     return RunRecord(
         invocation.function,
@@ -368,7 +377,8 @@ def _end_of(outcome: Outcome, invocation: Invocation) -> tuple[str, str]:
         case Returned(failures=(first, *_) as failures):
             ran = invocation.size if outcome.untouched < 0 else outcome.untouched
             # Of a group of coalesced batches only the last one failed, and it is reported separately.
-            ran -= (ran - 1) // invocation.each * invocation.each if invocation.each else 0
+            if type(invocation) is CoalescedInvocation:
+                ran -= (ran - 1) // invocation.each * invocation.each
             kind = "failed" if len(failures) >= ran else "partial"
             return kind, f"{first.cause.kind}: {first.cause.message}"
         case Crashed(cause=failed):

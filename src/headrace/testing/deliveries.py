@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation, Invocation
 from headrace.model.outcome import Outcome, Returned, TimedOut
 from headrace.model.record import Position
 from headrace.testing.faults import HostWatcher, SimulatedHost
@@ -70,8 +70,8 @@ class Deliveries(HostWatcher):
         return None
 
     def _note(self, invocation: Invocation, outcome: Outcome) -> None:
-        if invocation.mode == "call":
-            # It stands on no stream, and whether it happened is between it and its caller.
+        if not isinstance(invocation, BatchInvocation):
+            # A call stands on no stream: whether it happened is between it and its caller.
             return
         index = 0
         for chunk in invocation.chunks:

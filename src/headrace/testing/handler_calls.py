@@ -17,7 +17,7 @@ from headrace.model.codec import Coder, encode_json, encode_state
 from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.function import StreamSpec
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation, Invocation
 from headrace.model.outcome import Range, Scanned
 from headrace.model.policy import MAX_KEPT_S
 from headrace.model.record import Chunk
@@ -292,9 +292,9 @@ def context(
     if now.tzinfo is None:
         raise Misuse(f"`now={now!r}` has no time zone; add one, such as `tzinfo=UTC`")
     timeout_s = seconds_in(timeout, "`timeout=`", low=0, high=MAX_KEPT_S)
-    invocation = Invocation(
+    invocation = BatchInvocation(
         function,
-        (),
+        chunks=(),
         attempt=attempt,
         timeout=timeout_s,
         key=key,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from headrace.bus.http_target import HttpPoster, HttpRequest
 from headrace.model.codec import encode_json
 from headrace.model.event import Event
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation
 from headrace.model.record import Chunk, encode_events
 from headrace.model.triggers.bus import HttpTarget
 from headrace.security.secrets import Secrets
@@ -29,7 +29,7 @@ async def test_attributes_of_any_text_arrive_as_they_are(name: str, source: str,
     event = Event(encode_json({"a": 1}), None, 1_000_000, name, type=kind, source=source)
     chunk = Chunk("s", 0, 0, 1, encode_events([event]), 0, 0, 1)
     await HttpPoster(HttpTarget("http://localhost"), post, Secrets({}, {}))(
-        Invocation("f", (chunk,))
+        BatchInvocation("f", chunks=(chunk,))
     )
     told = from_binary(HTTPMessage(sent[0].headers, sent[0].body), JSONFormat())
     assert (told.get_id(), told.get_source(), told.get_type()) == (name, source, kind)

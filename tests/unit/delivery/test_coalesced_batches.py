@@ -20,6 +20,7 @@ from headrace.delivery.partition.settle import Verdict, settle
 from headrace.delivery.unit import Unit, cut
 from headrace.environment.randomness import SeededEntropy
 from headrace.model.function import FunctionSpec
+from headrace.model.invocation import BatchInvocation, CoalescedInvocation
 from headrace.model.outcome import Cause, Crashed, Failure, Outcome, Returned, StateRead, Usage
 from headrace.model.policy import CONVOY_SPARE_S, Resources, Retry, Scaling
 from headrace.model.record import Append
@@ -136,8 +137,10 @@ def test_what_holds_more_than_a_batch_is_called_as_a_convoy() -> None:
     call = call_of(unit(5), asked, SeededEntropy(1), now=NOW, affinity="", fresh=False)
     alone = call_of(unit(2), asked, SeededEntropy(1), now=NOW, affinity="", fresh=False)
 
+    assert isinstance(call, CoalescedInvocation)
     assert (call.each, call.batches, call.timeout) == (2, 3, 3.0 + CONVOY_SPARE_S)
-    assert (alone.each, alone.batches, alone.timeout) == (0, 1, 3.0)
+    assert type(alone) is BatchInvocation
+    assert (alone.batches, alone.timeout) == (1, 3.0)
 
 
 # --- what becomes of it --------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from headrace.delivery.positions import stored
 from headrace.model.effects import Change, Put, Space
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation, Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, StateRead, StateWrite
 from headrace.model.stores import StoreAddress
 from headrace.storage.state.rows import decode_row, encode_row, rows_of
@@ -32,6 +32,7 @@ class Noting:
         self._shared = shared
 
     async def invoke(self, invocation: Invocation) -> Outcome:
+        assert isinstance(invocation, BatchInvocation)
         self.fresh.add(invocation.fresh)
         keys = [event.key for chunk in invocation.chunks for event in chunk.events()]
         self.keys += keys

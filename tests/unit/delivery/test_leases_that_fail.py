@@ -12,7 +12,7 @@ from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation, Invocation
 from headrace.model.outcome import Returned
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.base import Run, Waiter, invoke
@@ -46,7 +46,7 @@ def test_another_program_that_waits_is_called_when_a_lease_cannot_be_written(mom
         asking = [asyncio.ensure_future(outside.receive(NAME, wait=WAIT_S)) for _ in range(2)]
         await clock.sleep(1.0)
         storage.faults = fail
-        run = asyncio.ensure_future(invoke(submit, Invocation(NAME, (MESSAGE,), 1, 60.0)))
+        run = asyncio.ensure_future(invoke(submit, BatchInvocation(NAME, 60.0, chunks=(MESSAGE,))))
         asked = clock.monotonic()
         first, second = await asyncio.gather(*asking, return_exceptions=True)
         assert isinstance(first, Unavailable)

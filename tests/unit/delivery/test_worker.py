@@ -27,7 +27,7 @@ from headrace.model.errors import Unavailable
 from headrace.model.event import Event
 from headrace.model.flow_control import Throttle
 from headrace.model.function import FunctionSpec, StreamSpec
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation, Invocation
 from headrace.model.outcome import Cause, Failure, Outcome, Returned
 from headrace.model.policy import MAX_HOPS, EventOrder, Retry
 from headrace.model.record import Append, Chunk, encode_events
@@ -317,6 +317,7 @@ class FailingFirst:
         self._left = times
 
     async def invoke(self, invocation: Invocation) -> Outcome:
+        assert isinstance(invocation, BatchInvocation)
         found = [int(each.value) for chunk in invocation.chunks for each in chunk.events()]
         self.values += found
         if found[0] == 0 and self._left:

@@ -17,7 +17,7 @@ from headrace.delivery.publisher import Publisher
 from headrace.environment.tasks import Tasks
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec, StreamSpec
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation, Invocation
 from headrace.model.outcome import Returned
 from headrace.runtime.base import RECALLED, Run, Waiter
 from headrace.storage.kv.memory import MemoryStorage
@@ -48,6 +48,7 @@ class Timed:
         return Sent(self, invocation, done, None if after is None else after.task)
 
     async def work(self, invocation: Invocation) -> None:
+        assert isinstance(invocation, BatchInvocation)
         (event,) = invocation.chunks[0].events()
         key = event.key or ""
         # Nothing of a key begins before what came before it has ended.

@@ -12,9 +12,9 @@ from tests.unit.runtime.test_executor import drive
 from headrace import App, Context, Event, Failures, Http, Output, Reply
 from headrace.errors import Misuse
 from headrace.model.event import Event as Fact
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import CallInvocation, Invocation
 from headrace.model.outcome import Returned
-from headrace.model.record import Chunk, decode_events, encode_events
+from headrace.model.record import decode_events, encode_events
 from headrace.model.reply import WireReply, open_reply
 from headrace.runtime.child.executor import Executor
 
@@ -42,9 +42,7 @@ def called(
         options["output"] = out
     app.function(Http("POST", "/f", mode="live"), name="f", **options)(handler)
     fact = encode_events([Fact(b"3")])
-    invocation = Invocation(
-        "shop.f", (Chunk("_call", 0, 0, 1, fact, 0, 0, 1),), token=7, mode="call", live=live
-    )
+    invocation = CallInvocation("shop.f", token=7, event=fact, live=live)
     return drive(Executor(app, host), invocation)
 
 

@@ -11,7 +11,7 @@ from tests.unit.runtime.test_executor import drive
 
 from headrace import App, Batch, Context, Event
 from headrace.model.event import Event as Fact
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import CoalescedInvocation
 from headrace.model.outcome import Returned
 from headrace.model.policy import CONVOY_SPARE_S
 from headrace.model.record import Chunk, decode_events, encode_events
@@ -39,7 +39,7 @@ class Rig:
         timeout = 1.0 + CONVOY_SPARE_S
         return drive(
             self.executor,
-            Invocation("shop.f", chunks, token=7, seed=3, timeout=timeout, each=each),
+            CoalescedInvocation("shop.f", timeout, 7, seed=3, chunks=chunks, each=each),
         )
 
 

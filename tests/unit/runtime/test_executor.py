@@ -17,7 +17,7 @@ from tests.unit.runtime.hosting import Host
 from headrace import App, Batch, Context, Event, Failures, Output, Permanent, Reply
 from headrace.errors import Misuse, Unknown
 from headrace.model.event import Event as Fact
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation, CallInvocation, Invocation
 from headrace.model.outcome import BEHIND, Returned
 from headrace.model.policy import MAX_TRACEBACK
 from headrace.model.record import Chunk, decode_events, encode_events
@@ -50,7 +50,7 @@ class Rig:
         ]
         chunk = Chunk("numbers", 1, 100, len(facts), encode_events(facts), 0, 0, len(facts))
         fields = {"token": 7, "key": "root", **fields}
-        return drive(self.executor, Invocation("shop.f", (chunk,), **fields))
+        return drive(self.executor, BatchInvocation("shop.f", chunks=(chunk,), **fields))
 
 
 def drive(executor: Executor, invocation: Invocation) -> Returned:
@@ -241,7 +241,7 @@ def test_a_list_for_a_stream_of_lists_is_one_value() -> None:
         return [event.value, event.value]
 
     chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"4")]), 0, 0, 1)
-    returned = drive(Executor(app, Host()), Invocation("shop.f", (chunk,)))
+    returned = drive(Executor(app, Host()), BatchInvocation("shop.f", chunks=(chunk,)))
     assert published(returned) == [([4, 4], None)]
 
 
@@ -494,7 +494,7 @@ def test_a_second_pass_meets_the_values_of_the_log(
     raws = [b'{"n": 0}', b'{"n": 1000}', b'{"n": 20}', b"[1]"]
     facts = [Fact(raw, str(at)) for at, raw in enumerate(raws)]
     chunk = Chunk("rows", 0, 0, 4, encode_events(facts), 0, 0, 4)
-    returned = drive(Executor(app, Host()), Invocation("shop.f", (chunk,), token=7))
+    returned = drive(Executor(app, Host()), BatchInvocation("shop.f", token=7, chunks=(chunk,)))
     assert failed(returned) == [1, 3]
     assert published(returned) == [(1, "changed"), (21, "changed")]
 
@@ -587,7 +587,9 @@ def test_a_task_that_was_left_behind_is_refused_too() -> None:
     left: list[asyncio.Task[None]] = []
     rig = Rig(leaving)
     chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"1")]), 0, 0, 1)
-    returned = asyncio.run(run(rig.executor.run(Invocation("shop.f", (chunk,), token=7))))
+    returned = asyncio.run(
+        run(rig.executor.run(BatchInvocation("shop.f", token=7, chunks=(chunk,))))
+    )
     assert returned.appends == ()
     assert len(told) == 1
 
@@ -676,7 +678,7 @@ def test_an_answer_that_json_cannot_hold_fails_its_call(answer: Any) -> None:
 
     for handler in (work, part):
         rig = Rig(handler, output=handler is part)
-        returned = rig.run(1, mode="call")
+        returned = call(rig.executor, b"1")
         assert returned.error is not None
         assert returned.error.kind == "Invalid"
 
@@ -755,8 +757,8 @@ def test_an_awaitable_hidden_behind_a_plain_function_is_told() -> None:
 
 
 def call(executor: Executor, payload: bytes) -> Returned:
-    chunk = Chunk("_calls", 0, 0, 1, encode_events([Fact(payload)]), 0, 0, 1)
-    return drive(executor, Invocation("shop.f", (chunk,), mode="call", key="idem", token=3))
+    event = encode_events([Fact(payload)])
+    return drive(executor, CallInvocation("shop.f", token=3, key="idem", event=event))
 
 
 @pytest.mark.parametrize("handler", [double_one, double_one_awaiting])

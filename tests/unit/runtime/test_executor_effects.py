@@ -15,7 +15,7 @@ from headrace import App, Batch, Context, Event
 from headrace.errors import Invalid, Misuse, Refused, TooLarge, Unknown
 from headrace.model.codec import decode_state, encode_state
 from headrace.model.event import Event as Fact
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation
 from headrace.model.outcome import Range, Returned, StateRead
 from headrace.model.partitioner import partition_of
 from headrace.model.record import Chunk, decode_events, encode_events
@@ -51,10 +51,10 @@ class Rig:
     def run(self, work: Callable[[Batch[Order], Context], None], **fields: Any) -> Returned:
         self.work = work
         facts = [Fact(b'{"id":%d}' % number, f"k{number}") for number in range(3)]
-        chunk = Chunk("orders", 5, 40, 3, encode_events(facts), 0, 0, 3)
-        fields = {"token": 9, "key": "root", "now": 1_000_000, "hops": 3, "origin": "o", **fields}
+        chunk = Chunk("orders", 5, 40, 3, encode_events(facts), 0, 0, 3, 2, "o")
+        fields = {"token": 9, "key": "root", "now": 1_000_000, **fields}
         with pytest.raises(StopIteration) as stopped:
-            self.executor.run(Invocation("shop.f", (chunk,), **fields)).send(None)
+            self.executor.run(BatchInvocation("shop.f", chunks=(chunk,), **fields)).send(None)
         returned: Returned = stopped.value.value
         return returned
 
@@ -461,7 +461,7 @@ def test_idempotency_keys_do_not_change_when_a_batch_is_halved() -> None:
     rig.work = work
     for chunk in (whole, whole.window(0, 2), whole.window(2, 4)):
         with pytest.raises(StopIteration):
-            rig.executor.run(Invocation("shop.f", (chunk,), key="x")).send(None)
+            rig.executor.run(BatchInvocation("shop.f", key="x", chunks=(chunk,))).send(None)
     assert keys[1] + keys[2] == keys[0]
 
 
@@ -493,7 +493,7 @@ def test_events_of_several_chunks_are_seen_in_order_and_typed_by_their_stream() 
         Chunk("a", 0, 4, 1, encode_events([Fact(b"2")]), 0, 0, 1),
     )
     with pytest.raises(StopIteration) as stopped:
-        Executor(app, Host()).run(Invocation("shop.f", chunks)).send(None)
+        Executor(app, Host()).run(BatchInvocation("shop.f", chunks=chunks)).send(None)
     assert seen == [(1, "a", 3), ("x", "b", 7), ("y", "b", 8), (2, "a", 4)]
     assert [failure.index for failure in stopped.value.value.failures] == [2]
 
@@ -509,7 +509,7 @@ def test_an_annotation_types_the_values_of_a_stream_that_says_nothing() -> None:
     facts = [Fact(b'{"id":3}'), Fact(b'{"id":"x"}')]
     chunk = Chunk("elsewhere", 0, 0, 2, encode_events(facts), 0, 0, 2)
     with pytest.raises(StopIteration) as stopped:
-        Executor(app, Host()).run(Invocation("shop.f", (chunk,))).send(None)
+        Executor(app, Host()).run(BatchInvocation("shop.f", chunks=(chunk,))).send(None)
     assert seen == [Order(3)]
     assert stopped.value.value.failures[0].cause.kind == "Undecodable"
 
@@ -518,7 +518,7 @@ def test_a_corrupt_blob_is_a_failure_not_a_crash() -> None:
     rig = Rig()
     chunk = Chunk("orders", 0, 0, 1, b"\x00garbage", 0, 0, 1)
     with pytest.raises(StopIteration) as stopped:
-        rig.executor.run(Invocation("shop.f", (chunk,))).send(None)
+        rig.executor.run(BatchInvocation("shop.f", chunks=(chunk,))).send(None)
     assert stopped.value.value.error is not None
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from headrace import App, Batch, Context, Event, Failures
 from headrace.model.codec import decode_state, encode_state
 from headrace.model.event import Event as Fact
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation, Invocation
 from headrace.model.outcome import Returned, Scanned
 from headrace.model.record import Chunk, decode_events, encode_events
 from headrace.runtime.child.executor import Executor
@@ -155,7 +155,9 @@ def run(function: str, batch: list[Script], keys: list[str | None]) -> tuple[Ret
         Fact(msgspec.json.encode(script), key) for script, key in zip(batch, keys, strict=True)
     ]
     chunk = Chunk("scripts", 0, 0, len(facts), encode_events(facts), 0, 0, len(facts))
-    work = Executor(APPS[function], Host()).run(Invocation(f"p.{function}", (chunk,), token=2))
+    work = Executor(APPS[function], Host()).run(
+        BatchInvocation(f"p.{function}", token=2, chunks=(chunk,))
+    )
     with pytest.raises(StopIteration) as stopped:
         work.send(None)
     returned: Returned = stopped.value.value

@@ -12,7 +12,7 @@ from headrace import App, Context, Event
 from headrace.errors import Misuse, Unavailable, Unknown
 from headrace.model.codec import encode_state
 from headrace.model.event import Event as Fact
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation, Invocation
 from headrace.model.outcome import Crashed, Outcome, Range, Returned, Scanned, TimedOut
 from headrace.model.record import Chunk, encode_events
 from headrace.model.stores import StoreAddress
@@ -83,9 +83,9 @@ def stop() -> None:
     stopped.append("stop")
 
 
-def work(function: str = "shop.plain", **fields: Any) -> Invocation:
+def work(function: str = "shop.plain", **fields: Any) -> BatchInvocation:
     chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"2")]), 0, 0, 1)
-    return Invocation(function, (chunk,), token=4, **fields)
+    return BatchInvocation(function, token=4, chunks=(chunk,), **fields)
 
 
 def inline(services: Services | None = None, **options: Any) -> InlineRuntime:
@@ -184,7 +184,7 @@ async def test_a_handler_that_cancels_itself_cancels_nobody_else() -> None:
 
     invoker = InlineRuntime({"shop": app}, services_of(Services()), clock=ImpatientClock())
     chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"1")]), 0, 0, 1)
-    outcome = await invoke(invoker.submit, Invocation("shop.f", (chunk,), token=7))
+    outcome = await invoke(invoker.submit, BatchInvocation("shop.f", token=7, chunks=(chunk,)))
     assert isinstance(outcome, Returned)
     (failure,) = outcome.failures
     assert failure.cause.kind == "CancelledError"
@@ -203,7 +203,9 @@ async def test_a_run_that_is_cancelled_from_outside_is_over_and_has_no_outcome()
 
     invoker = InlineRuntime({"shop": app}, services_of(Services()), clock=ImpatientClock())
     chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"1")]), 0, 0, 1)
-    asked = asyncio.ensure_future(invoke(invoker.submit, Invocation("shop.f", (chunk,), token=7)))
+    asked = asyncio.ensure_future(
+        invoke(invoker.submit, BatchInvocation("shop.f", token=7, chunks=(chunk,)))
+    )
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     asked.cancel()
@@ -223,6 +225,8 @@ async def test_a_thread_of_a_handler_may_ask_for_more_time() -> None:
 
     invoker = InlineRuntime({"shop": app}, services_of(Services()), clock=ImpatientClock())
     chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"1")]), 0, 0, 1)
-    outcome = await invoke(invoker.submit, Invocation("shop.f", (chunk,), timeout=5, token=7))
+    outcome = await invoke(
+        invoker.submit, BatchInvocation("shop.f", timeout=5, token=7, chunks=(chunk,))
+    )
     assert isinstance(outcome, Returned)
     assert outcome.failures == ()

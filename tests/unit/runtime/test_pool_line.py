@@ -11,7 +11,7 @@ import pytest
 
 from headrace import App, Event, Scaling
 from headrace.errors import Overloaded, Unavailable
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import CallInvocation, Invocation
 from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.runtime.base import Run, Waiter, invoke
 from headrace.runtime.fleet_run import FleetRun
@@ -117,7 +117,7 @@ class Rig:
 
 
 def asked(key: str) -> Invocation:
-    return Invocation("shop.price", (), key=key, mode="call")
+    return CallInvocation("shop.price", key=key, event=b"")
 
 
 async def test_tasks_and_values_stand_in_one_line() -> None:

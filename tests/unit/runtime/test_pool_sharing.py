@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from headrace import App, Event, Scaling
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import CallInvocation
 from headrace.model.outcome import Outcome
 from headrace.runtime.fleet_run import FleetRun
 from headrace.runtime.pool import MAX_IN_HAND, Pool
@@ -55,7 +55,7 @@ def pool_of(processes: list[Process], *, run_s: float, comes_up: bool = True) ->
 def start_run(pool: Pool) -> None:
     """Start a run that does not end."""
     done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    pool.start(FleetRun(Invocation("shop.price", (), mode="call"), done, pool.start))
+    pool.start(FleetRun(CallInvocation("shop.price", event=b""), done, pool.start))
 
 
 @pytest.mark.parametrize(

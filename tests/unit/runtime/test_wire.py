@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.model.function import AppSpec, FunctionSpec
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation
 from headrace.model.outcome import Cause, Failure, Returned
 from headrace.model.policy import MAX_FRAME_BYTES
 from headrace.model.record import Append, Chunk
@@ -34,7 +34,9 @@ from headrace.runtime.protocol.messages import (
     unpack_resources,
 )
 
-INVOCATION = Invocation("shop.price", (Chunk("orders", 1, 5, 1, b"\x91\x91\xc4\x00", 9, 0, 1),))
+INVOCATION = BatchInvocation(
+    "shop.price", chunks=(Chunk("orders", 1, 5, 1, b"\x91\x91\xc4\x00", 9, 0, 1),)
+)
 DONE = Done(
     Returned(
         failures=(Failure(1, Cause("ValueError", "bad")),),

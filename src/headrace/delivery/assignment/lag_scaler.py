@@ -19,7 +19,7 @@ from headrace.environment.failpoints import hit
 from headrace.model.effects import Progress, Space
 from headrace.model.errors import Conflict, Fenced, HeadraceError, Unavailable
 from headrace.model.function import FunctionSpec
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import ConsumerInvocation
 from headrace.model.outcome import Returned, failure_of
 from headrace.model.triggers.lag import Lag
 from headrace.runtime.base import Submit, invoke
@@ -274,19 +274,15 @@ class LagScaler:
             text=f"a run that consumed partitions {share} ended without its last effects: {failed}",
         )
 
-    def _invocation(self, consumer: ConsumerRun) -> Invocation:
+    def _invocation(self, consumer: ConsumerRun) -> ConsumerInvocation:
         at = consumer.held[0]
-        return Invocation(
+        return ConsumerInvocation(
             self._spec.name,
-            (),
             timeout=self._trigger.lifespan_s + self._spec.timeout,
             token=consumer.token,
             key=f"{self._spec.name}:consume/{at}",
-            hops=1,
             now=self._engine.clock.now(),
             seed=self._engine.random.integer(62),
-            mode="consume",
-            fresh=True,
             held=consumer.held,
         )
 

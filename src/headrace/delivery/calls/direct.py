@@ -24,9 +24,9 @@ from headrace.model.effects import Check, Effects, Put, Space
 from headrace.model.errors import Conflict, HeadraceError
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import CallInvocation
 from headrace.model.outcome import Cause, Outcome, Returned, failure_of
-from headrace.model.record import Chunk, encode_events
+from headrace.model.record import encode_events
 from headrace.runtime.base import Run, Submit, Waiter, invoke
 from headrace.storage.kv.keys import pack
 from headrace.storage.state.rows import decode_row, encode_row
@@ -65,7 +65,7 @@ class StartedCall(msgspec.Struct):
     payload: bytes
     timeout_s: float | None
     headers: dict[str, str] | None
-    invocation: Invocation
+    invocation: CallInvocation
     started: float
     run: Run
     judge: Judge | None = None
@@ -257,7 +257,7 @@ class DirectCalls:
     def _judged(
         self,
         spec: FunctionSpec,
-        invocation: Invocation,
+        invocation: CallInvocation,
         outcome: Outcome,
         judge: Judge | None,
         live: LiveAnswer | None = None,
@@ -290,7 +290,7 @@ class DirectCalls:
             raise unknown_function(function, self._functions)
         return spec
 
-    async def _listened(self, invocation: Invocation, live: LiveAnswer) -> Outcome:
+    async def _listened(self, invocation: CallInvocation, live: LiveAnswer) -> Outcome:
         """Run it, and hand on what it yields meanwhile."""
         self._answers.open(invocation.token, live)
         try:
@@ -316,45 +316,37 @@ class DirectCalls:
         timeout_s: float | None,
         attempt: int,
         headers: dict[str, str] | None,
-    ) -> Invocation:
+    ) -> CallInvocation:
         now = self._clock.now()
         draw = self._entropy.integer
         name = key or f"{draw(64):016x}"
-        origin = "call/" + name
         body = encode_events((Event(payload, None, now, name, headers),))
-        return Invocation(
+        return CallInvocation(
             spec.name,
-            (Chunk("_call", 0, 0, 1, body, now, 0, 1),),
-            attempt,
             spec.timeout if timeout_s is None else min(timeout_s, spec.timeout),
             draw(62) + 1,
-            f"{spec.name}:{origin}",
-            1,
-            origin,
-            "",
-            "",
-            now,
-            draw(62),
-            "call",
-            attempt > 1,
+            f"{spec.name}:call/{name}",
+            now=now,
+            seed=draw(62),
+            event=body,
+            attempt=attempt,
+            fresh=attempt > 1,
         )
 
     async def _commit(
         self,
         spec: FunctionSpec,
-        invocation: Invocation,
+        invocation: CallInvocation,
         returned: Returned,
         mark: bytes,
         answer: bytes,
     ) -> None:
+        hops, origin = invocation.lineage
         effects = Effects(
             function=spec.name,
             app=spec.app,
             # The lineage is the platform's word, never the child's.
-            appends=tuple(
-                replace(append, hops=invocation.hops, origin=invocation.origin)
-                for append in returned.appends
-            ),
+            appends=tuple(replace(append, hops=hops, origin=origin) for append in returned.appends),
             reads=returned.reads,
             writes=returned.writes,
             token=invocation.token,

@@ -2,7 +2,7 @@
 
 A batch costs the host the same whatever it holds: a frame out, a frame back, a verdict, a commit. Where
 several wait already and runs are short they travel as a *group of coalesced batches*, one unit whose batches remain
-invocations of their own (`Invocation.each`). It grows while all of it comes through and nothing but
+invocations of their own (`CoalescedInvocation`). It grows while all of it comes through and nothing but
 events was published; whatever else comes back, batches go alone again for a while.
 """
 

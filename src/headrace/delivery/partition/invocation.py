@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from headrace.delivery.unit import Unit
 from headrace.environment.randomness import Entropy
 from headrace.model.function import FunctionSpec
-from headrace.model.hop_limit import next_hop
-from headrace.model.invocation import Invocation, key_of
+from headrace.model.invocation import BatchInvocation, CoalescedInvocation, key_of
 from headrace.model.outcome import Outcome
 from headrace.model.policy import CONVOY_SPARE_S
 from headrace.runtime.base import Run
@@ -30,7 +29,7 @@ class UnitCall:
     """
 
     unit: Unit
-    invocation: Invocation
+    invocation: BatchInvocation
     done: asyncio.Future[Outcome]
     run: Run | None
     started: float
@@ -44,7 +43,7 @@ class UnitCall:
 
 def call_of(
     unit: Unit, spec: FunctionSpec, entropy: Entropy, *, now: int, affinity: str, fresh: bool
-) -> Invocation:
+) -> BatchInvocation:
     """The next attempt at `unit`.
 
     Args:
@@ -55,22 +54,34 @@ def call_of(
         affinity: The instance that ran this last is asked first; "" where any will do.
         fresh: What an instance remembers of the state may be stale.
     """
-    hops, origin = next_hop(unit.chunks)
-    # What holds more than a batch is a group of coalesced batches, wherever it comes from.
-    each = spec.batch_size if unit.size > spec.batch_size else 0
-    return Invocation(
+    token, seed = entropy.integer(WRITE_BITS) + 1, entropy.integer(WRITE_BITS)
+    key = key_of(spec.name, unit.chunks[0])
+    if unit.size > spec.batch_size:
+        # What holds more than a batch is a group of coalesced batches, wherever it comes from.
+        return CoalescedInvocation(
+            spec.name,
+            spec.timeout + CONVOY_SPARE_S,
+            token,
+            key,
+            now=now,
+            seed=seed,
+            chunks=unit.chunks,
+            attempt=unit.attempts + 1,
+            order=spec.order,
+            fresh=fresh,
+            affinity=affinity,
+            each=spec.batch_size,
+        )
+    return BatchInvocation(
         spec.name,
-        unit.chunks,
-        attempt=unit.attempts + 1,
-        timeout=spec.timeout + CONVOY_SPARE_S if each else spec.timeout,
-        token=entropy.integer(WRITE_BITS) + 1,
-        key=key_of(spec.name, unit.chunks[0]),
-        hops=hops,
-        origin=origin,
-        affinity=affinity,
+        spec.timeout,
+        token,
+        key,
         now=now,
-        seed=entropy.integer(WRITE_BITS),
-        fresh=fresh,
+        seed=seed,
+        chunks=unit.chunks,
+        attempt=unit.attempts + 1,
         order=spec.order,
-        each=each,
+        fresh=fresh,
+        affinity=affinity,
     )

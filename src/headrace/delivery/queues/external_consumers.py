@@ -29,7 +29,7 @@ from headrace.model.errors import Fenced, HeadraceError, Invalid, Unavailable, U
 from headrace.model.event import Event
 from headrace.model.flow_control import Priority
 from headrace.model.function import FunctionSpec
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation, Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, TimedOut
 from headrace.model.policy import MAX_VISIBILITY
 from headrace.model.record import Position
@@ -104,7 +104,9 @@ class ExternalConsumers:
         """A `runtime.base.Interceptor`. Calls are passed on: only messages of a queue are offered."""
 
         def submit(invocation: Invocation, done: Waiter, after: Run | None = None, /) -> Run:
-            if invocation.function not in self._queues or invocation.mode != "stream":
+            if invocation.function not in self._queues or not isinstance(
+                invocation, BatchInvocation
+            ):
                 return below(invocation, done, after)
             # Counted here: what is recalled before its task has begun is recalled as well.
             offer = partial(self._offer, recalls=self._recalls[invocation.function])
@@ -112,7 +114,7 @@ class ExternalConsumers:
 
         return submit
 
-    async def _offer(self, invocation: Invocation, recalls: int) -> Outcome:
+    async def _offer(self, invocation: BatchInvocation, recalls: int) -> Outcome:
         """Offer the message, and wait for what becomes of it."""
         function = invocation.function
         chunk = invocation.chunks[0]

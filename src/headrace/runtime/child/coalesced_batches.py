@@ -1,6 +1,6 @@
 """Coalesced batches, run one after the other: each is a separate invocation.
 
-In: a group of coalesced batches (`Invocation.each`) with decoded events. Out: one `Returned` for all of them. The
+In: a group of coalesced batches (`CoalescedInvocation`) with decoded events. Out: one `Returned` for all of them. The
 group ends with the first batch that does more than succeed and publish; its failures and state are returned under
 the indices of the whole group. Batches after it are untouched, and so are those that would have started too late.
 """
@@ -10,20 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-from msgspec.structs import replace
-
-from headrace.model.hop_limit import next_hop
-from headrace.model.invocation import Invocation, key_of
+from headrace.model.invocation import BatchInvocation, CoalescedInvocation
 from headrace.model.outcome import Failure, Returned
 from headrace.model.policy import CONVOY_SPARE_S
 from headrace.model.record import Append, Chunk
 from headrace.sdk.event import Event, Origin
 
-Run = Callable[[Invocation, list[Event[Any]]], Coroutine[Any, Any, Returned]]
+Run = Callable[[BatchInvocation, list[Event[Any]]], Coroutine[Any, Any, Returned]]
 
 
 async def run_each(
-    invocation: Invocation,
+    invocation: CoalescedInvocation,
     opened: list[list[Event[Any]]],
     run: Run,
     monotonic: Callable[[], float],
@@ -42,19 +39,7 @@ async def run_each(
     # before it.
     late = monotonic() + CONVOY_SPARE_S / 2
     for chunks, events in _batches(invocation, opened):
-        hops, origin = next_hop(chunks)
-        one = replace(
-            invocation,
-            chunks=chunks,
-            key=key_of(invocation.function, chunks[0]),
-            each=0,
-            timeout=invocation.timeout - CONVOY_SPARE_S,
-            hops=hops,
-            origin=origin,
-            # With one seed for all of them, every batch would draw the same random numbers.
-            seed=invocation.seed + base,
-        )
-        returned = await run(one, events)
+        returned = await run(invocation.batch(chunks, base), events)
         appends += returned.appends
         # A version of state must not cover two batches, and failures need the verdict of a batch
         # that ran alone.
@@ -95,7 +80,7 @@ def _ended(returned: Returned, appends: list[Append], low: int, high: int, total
 
 
 def _batches(
-    invocation: Invocation, opened: list[list[Event[Any]]]
+    invocation: CoalescedInvocation, opened: list[list[Event[Any]]]
 ) -> Iterator[tuple[tuple[Chunk, ...], list[Event[Any]]]]:
     """Yield the chunks and the events of every batch."""
     each = invocation.each

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol, runtime_checkable
 
 from headrace.model.errors import Misuse
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import ConsumerInvocation, Invocation
 from headrace.model.outcome import Returned
 from headrace.model.record import Chunk
 from headrace.runtime.child.recorder import Recorder
@@ -38,7 +38,7 @@ class ConsumerSession:
 
     def __init__(
         self,
-        invocation: Invocation,
+        invocation: ConsumerInvocation,
         recorder: Recorder,
         host: Supply,
         decode: Callable[[bytes], Any],

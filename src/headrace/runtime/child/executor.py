@@ -12,7 +12,13 @@ from typing import Any, Final
 
 from headrace.model.codec import Coder, encode_json
 from headrace.model.errors import Unknown
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import (
+    BatchInvocation,
+    CallInvocation,
+    CoalescedInvocation,
+    ConsumerInvocation,
+    Invocation,
+)
 from headrace.model.outcome import Cause, Returned
 from headrace.model.record import Chunk
 from headrace.runtime.child import fork_detection
@@ -162,47 +168,35 @@ class Executor:
         try:
             if invocation.function not in self._started:
                 await self.start(invocation.function)
-            if invocation.each:
-                work = self._coalesced(invocation, prepared)
+            work: Coroutine[Any, Any, Returned]
+            if type(invocation) is CallInvocation:
+                events = open_chunk(invocation.chunk, 0, prepared.call_decode)
+                work = self._run_call(invocation, prepared, events, self._monotonic())
+            elif type(invocation) is CoalescedInvocation:
+                work = self._run_coalesced(invocation, prepared)
+            elif type(invocation) is ConsumerInvocation:
+                work = self._run_consumer(invocation, prepared, self._monotonic())
             else:
-                work = self._work(invocation, prepared, self._open(invocation, prepared))
+                work = self._run_events(invocation, prepared, self._open(invocation, prepared))
         except BaseException as error:  # noqa: BLE001  # the author's init code may raise anything
             return Returned(error=cause_of(error, self._blot))
         return await work
 
-    def _coalesced(
-        self, invocation: Invocation, prepared: Prepared
+    def _run_coalesced(
+        self, invocation: CoalescedInvocation, prepared: Prepared
     ) -> Coroutine[Any, Any, Returned]:
         batches = [self._open_one(chunk, 0, prepared) for chunk in invocation.chunks]
 
-        def alone(one: Invocation, events: list[Event[Any]]) -> Coroutine[Any, Any, Returned]:
+        def alone(one: BatchInvocation, events: list[Event[Any]]) -> Coroutine[Any, Any, Returned]:
             self.on_enter(one)
-            return self._work(one, prepared, events)
+            return self._run_events(one, prepared, events)
 
         return run_each(invocation, batches, alone, self._monotonic)
 
-    def _work(
-        self, invocation: Invocation, prepared: Prepared, events: list[Event[Any]]
-    ) -> Coroutine[Any, Any, Returned]:
-        """Return the coroutine that runs one invocation, given its decoded events."""
-        began = self._monotonic()
-        if invocation.mode == "call":
-            return self._run_call(invocation, prepared, events, began)
-        if invocation.mode == "consume":
-            return self._run_consumer(invocation, prepared, began)
-        if len(events) == 1:
-            run = self._run_batch if prepared.many else self._run_single
-            return run(invocation, prepared, events, began, at_once=True)
-        return self._run_stream(invocation, prepared, events, began)
-
-    def _open(self, invocation: Invocation, prepared: Prepared) -> list[Event[Any]]:
-        events: list[Event[Any]] = []
-        if invocation.mode == "call":
-            for chunk in invocation.chunks:
-                events += open_chunk(chunk, 0, prepared.call_decode)
-            return events
+    def _open(self, invocation: BatchInvocation, prepared: Prepared) -> list[Event[Any]]:
         if len(invocation.chunks) == 1:
             return self._open_one(invocation.chunks[0], 0, prepared)
+        events: list[Event[Any]] = []
         for chunk in invocation.chunks:
             events += self._open_one(chunk, len(events), prepared)
         return events
@@ -236,9 +230,19 @@ class Executor:
             invocation, recorder, began, self._monotonic, self._version, self.instance
         )
 
-    async def _run_stream(
+    def _run_events(
+        self, invocation: BatchInvocation, prepared: Prepared, events: list[Event[Any]]
+    ) -> Coroutine[Any, Any, Returned]:
+        """Return the coroutine that runs one batch, given its decoded events."""
+        began = self._monotonic()
+        if len(events) == 1:
+            run = self._run_batch if prepared.many else self._run_single
+            return run(invocation, prepared, events, began, at_once=True)
+        return self._run_many(invocation, prepared, events, began)
+
+    async def _run_many(
         self,
-        invocation: Invocation,
+        invocation: BatchInvocation,
         prepared: Prepared,
         events: list[Event[Any]],
         began: float,
@@ -255,7 +259,7 @@ class Executor:
 
     async def _run_single(
         self,
-        invocation: Invocation,
+        invocation: BatchInvocation,
         prepared: Prepared,
         events: list[Event[Any]],
         began: float,
@@ -312,7 +316,7 @@ class Executor:
 
     async def _run_batch(
         self,
-        invocation: Invocation,
+        invocation: BatchInvocation,
         prepared: Prepared,
         events: list[Event[Any]],
         began: float,
@@ -378,7 +382,7 @@ class Executor:
 
     async def _run_call(
         self,
-        invocation: Invocation,
+        invocation: CallInvocation,
         prepared: Prepared,
         events: list[Event[Any]],
         began: float,
@@ -424,7 +428,7 @@ class Executor:
         )
 
     async def _run_consumer(
-        self, invocation: Invocation, prepared: Prepared, began: float
+        self, invocation: ConsumerInvocation, prepared: Prepared, began: float
     ) -> Returned:
         """Run a handler that fetches its events; return the effects that it has not committed itself."""
         recorder, context = self._start_recording(invocation, prepared, [], began)

@@ -20,7 +20,7 @@ import msgspec
 
 from headrace.model.errors import Misuse
 from headrace.model.event import Event
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import CallInvocation, Invocation
 from headrace.model.outcome import Cause, Range, Returned, Scanned, Usage
 from headrace.model.policy import MAX_TRACEBACK
 from headrace.model.record import Chunk, encode_events
@@ -380,9 +380,7 @@ def rehearse() -> None:
     event = encode_events([Event(b"{}")])
     nowhere = InstanceFolder("", 0)
     order = Fork("", "rehearsal.sample_handler", nowhere, nowhere, 0, b"", {}, 0.0)
-    run = RunMessage(
-        Invocation(order.function, (Chunk("_call", 0, 0, 1, event, 0, 0, 1),), mode="call")
-    )
+    run = RunMessage(CallInvocation(order.function, event=event))
     with ours, theirs:
         loop = InstanceLoop(app, "", ours, running, out, err)
         for _ in range(REHEARSALS):

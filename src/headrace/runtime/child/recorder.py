@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from headrace.model.codec import is_misread, may_be_misread
 from headrace.model.errors import Invalid, Misuse, Refused, TooLarge, Unknown
 from headrace.model.event import Event as Fact
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import BatchInvocation, Invocation
 from headrace.model.outcome import Cause, StateRead, StateWrite
 from headrace.model.policy import MAX_HEADER_BYTES, MAX_HEADERS, MAX_KEY_BYTES
 from headrace.model.record import NO_EVENTS, Append, encode_events
@@ -582,7 +582,7 @@ class Recorder(Cursor):
             Misread: An output would be misread; only if outputs were not checked at once.
         """
         found: list[Append] = []
-        hops, origin = self._invocation.hops, self._invocation.origin
+        hops, origin = self._invocation.lineage
         cancels = [each for each in self._cancels if kept is None or kept(each.tag)]
         # Copies, since a thread that the handler left running may still open outputs.
         for output in list(self._named.values()):
@@ -669,8 +669,8 @@ class Recorder(Cursor):
 
     def _keyless(self, partitions: int) -> int:
         """Choose the partition of an event without a key: that of its input if possible, else by the token."""
-        chunks = self._invocation.chunks
-        if chunks and self._invocation.mode != "call":
+        invocation = self._invocation
+        if isinstance(invocation, BatchInvocation) and (chunks := invocation.chunks):
             event = self.events[self.at] if self.at >= 0 else None
             chunk = event._origin.chunk if event is not None else chunks[0]
             own = self._app.streams.get(chunk.stream)
@@ -680,7 +680,7 @@ class Recorder(Cursor):
             if count == partitions and chunk.partition < partitions:
                 number: int = chunk.partition
                 return number
-        return (self._invocation.token + max(self.at, 0)) % partitions
+        return (invocation.token + max(self.at, 0)) % partitions
 
 
 def _asked(what: str, of: object) -> str:

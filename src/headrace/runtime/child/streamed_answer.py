@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from headrace.model.codec import encode_json
 from headrace.model.errors import Misuse
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import CallInvocation, Invocation
 from headrace.model.reply import WireReply, is_raw, joined
 from headrace.runtime.child.recorder import Recorder
 from headrace.runtime.child.results import Prepared, bare, deliver_cancellation, emit_one
@@ -95,7 +95,7 @@ def _raw(item: Any) -> bytes:
     )
 
 
-def sender(host: object, invocation: Invocation) -> Send | None:
+def sender(host: object, invocation: CallInvocation) -> Send | None:
     """Return the function that sends the parts of the run; None if they are collected.
 
     Raises:
