@@ -60,9 +60,9 @@ class InternalFunctions:
             # The platform's functions take batch by batch: this is the first, the rest comes again.
             chunks = cut(invocation.chunks, 0, invocation.each)
             outcome = await self._run(invocation.batch(chunks, 0))
-            if not isinstance(outcome, Returned):
+            if (returned := outcome.returned) is None:
                 return outcome
-            return replace(outcome, untouched=invocation.each)
+            return replace(returned, untouched=invocation.each)
         try:
             return await self._clock.timeout(handler(invocation), invocation.timeout)
         except TimeoutError:

@@ -1,12 +1,19 @@
-"""Outcomes of invocations. What user code raised is a value here, never an exception."""
+"""Outcomes of invocations. What user code raised is a value here, never an exception.
+
+Every kind of outcome has `usage`, `failure`, `returned`, `whole` and `only_published`, so a package
+has to distinguish the kinds in one function at most.
+"""
 
 from __future__ import annotations
+
+from typing import ClassVar, TypeAlias, final
 
 import msgspec
 
 from headrace.model.record import Append
 
 
+@final
 class Cause(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Cause of a failure.
 
@@ -122,6 +129,33 @@ class Returned(msgspec.Struct, array_like=True, frozen=True, tag=True, gc=False)
     result: bytes | None = None
     usage: Usage = Usage()
 
+    @property
+    def failure(self) -> Cause | None:
+        """The cause that failed a run which is one whole, such as a call; None where it succeeded."""
+        if self.error is not None:
+            return self.error
+        return self.failures[0].cause if self.failures else None
+
+    @property
+    def returned(self) -> Returned:
+        """This outcome; None where no instance came back."""
+        return self
+
+    @property
+    def whole(self) -> Returned | Cause:
+        """Result of a run which is one whole: its effects, or the cause that failed it."""
+        return self.failure or self
+
+    @property
+    def only_published(self) -> bool:
+        """True where every event succeeded and the run did nothing but publish."""
+        return (
+            self.error is None
+            and not self.failures
+            and self.untouched < 0
+            and not (self.reads or self.writes)
+        )
+
 
 class Crashed(msgspec.Struct, array_like=True, frozen=True, tag=True, gc=False):
     """The instance died, or broke the protocol, and was replaced. No effects.
@@ -134,6 +168,19 @@ class Crashed(msgspec.Struct, array_like=True, frozen=True, tag=True, gc=False):
     usage: Usage = Usage()
     blameless: bool = False
 
+    returned: ClassVar[None] = None
+    only_published: ClassVar[bool] = False
+
+    @property
+    def failure(self) -> Cause:
+        """The cause that failed a run which is one whole."""
+        return self.cause
+
+    @property
+    def whole(self) -> Cause:
+        """Result of a run which is one whole: the cause that failed it."""
+        return self.cause
+
 
 class TimedOut(msgspec.Struct, array_like=True, frozen=True, tag=True, gc=False):
     """The invocation overran its timeout and its instance was killed. No effects."""
@@ -141,18 +188,18 @@ class TimedOut(msgspec.Struct, array_like=True, frozen=True, tag=True, gc=False)
     cause: Cause
     usage: Usage = Usage()
 
+    returned: ClassVar[None] = None
+    only_published: ClassVar[bool] = False
 
-Outcome = Returned | Crashed | TimedOut
+    @property
+    def failure(self) -> Cause:
+        """The cause that failed a run which is one whole."""
+        return self.cause
+
+    @property
+    def whole(self) -> Cause:
+        """Result of a run which is one whole: the cause that failed it."""
+        return self.cause
 
 
-def failure_of(outcome: Outcome) -> Cause | None:
-    """The cause that failed a run which is one whole, such as a call; None where it came through."""
-    match outcome:
-        case Returned(error=None, failures=()):
-            return None
-        case Returned(error=None, failures=failures):
-            return failures[0].cause
-        case Returned(error=cause):
-            return cause
-        case Crashed(cause=cause) | TimedOut(cause=cause):
-            return cause
+Outcome: TypeAlias = Returned | Crashed | TimedOut

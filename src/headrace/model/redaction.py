@@ -62,11 +62,11 @@ def _forms(value: str) -> set[str]:
 
 def blotted(outcome: Outcome, blot: Blot) -> Outcome:
     """The outcome as it may be kept: nothing that it says of failures holds a secret."""
-    if type(outcome) is Returned:
-        return blotted_return(outcome, blot)
-    if isinstance(outcome, Crashed | TimedOut):
-        return replace(outcome, cause=_cause(outcome.cause, blot))
-    return outcome
+    match outcome:
+        case Returned():
+            return blotted_return(outcome, blot)
+        case Crashed() | TimedOut():
+            return replace(outcome, cause=_cause(outcome.cause, blot))
 
 
 def blotted_return(returned: Returned, blot: Blot) -> Returned:

@@ -237,7 +237,7 @@ class InlineRuntime:
 
     def _ended(self, app: App, outcome: Outcome) -> Outcome:
         """A dead instance takes its memory of state with it; the next one starts afresh."""
-        if not isinstance(outcome, Returned):
+        if outcome.returned is None:
             self._executors.pop(app.name, None)
         return outcome
 

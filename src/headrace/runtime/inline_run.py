@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome, Returned
+from headrace.model.outcome import Outcome
 from headrace.runtime.base import RECALLED, Waiter
 
 TAKES_ANOTHER, HURRIES = 0b01, 0b10
@@ -77,7 +77,7 @@ class InlineRun:
         before = self._before
         if before is not None:
             await before._has_ended.wait()
-            died = not isinstance(before._outcome, Returned)
+            died = before._outcome is None or before._outcome.returned is None
             if died or not self._invocation.token & TAKEN_BACK:
                 return RECALLED
         return await self._work(self._invocation)

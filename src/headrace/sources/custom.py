@@ -19,7 +19,7 @@ from headrace.environment.wait_until import wait_until
 from headrace.model.errors import Fenced, HeadraceError, Unavailable
 from headrace.model.event import Event
 from headrace.model.invocation import CallInvocation
-from headrace.model.outcome import Outcome, Returned, failure_of
+from headrace.model.outcome import Cause, Outcome
 from headrace.model.policy import MAX_KEY_BYTES
 from headrace.model.record import encode_events
 from headrace.model.triggers.files import Custom
@@ -103,12 +103,11 @@ class CustomSource:
                 "seconds": trigger.turn_time,
             }
         )
-        outcome = await self._outcome(payload)
-        if (cause := failure_of(outcome)) is not None:
-            told = f"{cause.kind}: {cause.message}\n{cause.traceback}"
+        whole = (await self._outcome(payload)).whole
+        if type(whole) is Cause:
+            told = f"{whole.kind}: {whole.message}\n{whole.traceback}"
             raise TriggerFailed(f"`{trigger.function}` failed: {told}".rstrip())
-        assert isinstance(outcome, Returned)  # noqa: S101 - others have a cause
-        answer = msgspec.json.decode(outcome.result or b"null", type=TurnResult)
+        answer = msgspec.json.decode(whole.result or b"null", type=TurnResult)
         for said in answer.events:
             for what, text in ("key", said.key), ("id", said.id):
                 if text is not None and len(text) > MAX_KEY_BYTES:

@@ -315,8 +315,8 @@ def runs_of(
     if type(invocation) is not CoalescedInvocation or ended.outcome in {"crashed", "timed-out"}:
         return [(ended, 1)]
     events = invocation.size
-    if type(outcome) is Returned and outcome.untouched >= 0:
-        events = outcome.untouched
+    if (returned := outcome.returned) is not None and returned.untouched >= 0:
+        events = returned.untouched
     batches = -(-events // invocation.each)
     if ended.outcome == "succeeded":
         return [(msgspec.structs.replace(ended, events=events), batches)]
@@ -340,7 +340,7 @@ def _place(invocation: BatchInvocation, index: int) -> str:
 
 def run_of(invocation: Invocation, outcome: Outcome, wall: float) -> RunRecord:
     """The run that ended so."""
-    if type(outcome) is Returned and outcome.error is None and not outcome.failures:
+    if outcome.failure is None:
         kind, cause = "succeeded", ""
     else:
         kind, cause = _end_of(outcome, invocation)
@@ -385,5 +385,5 @@ def _end_of(outcome: Outcome, invocation: Invocation) -> tuple[str, str]:
             return "crashed", f"{failed.kind}: {failed.message}"
         case TimedOut(cause=failed):
             return "timed-out", failed.message
-        case _:
+        case Returned():
             return "succeeded", ""

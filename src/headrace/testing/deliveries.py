@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from headrace.model.invocation import BatchInvocation, Invocation
-from headrace.model.outcome import Outcome, Returned, TimedOut
+from headrace.model.outcome import Crashed, Outcome, Returned, TimedOut
 from headrace.model.record import Position
 from headrace.testing.faults import HostWatcher, SimulatedHost
 
@@ -42,19 +42,28 @@ class Deliveries(HostWatcher):
         self.seen: list[Delivery] = []
         self.twice = 0
         self._sleep = sleep
-        self._planned: dict[str, list[Outcome]] = {}
+        self._planned: dict[str, list[tuple[Outcome, bool]]] = {}
 
-    def plan(self, function: str, times: int, outcome: Outcome) -> None:
-        """Let the next `times` runs of the function end so, before their handler does anything."""
-        self._planned.setdefault(function, []).extend([outcome] * times)
+    def plan(
+        self, function: str, times: int, outcome: Outcome, *, takes_timeout: bool = False
+    ) -> None:
+        """Let the next `times` runs of the function end so, before their handler does anything.
+
+        Args:
+            function: The full name.
+            times: How many runs.
+            outcome: How they end.
+            takes_timeout: Whether each takes as long as its timeout, and otherwise no time.
+        """
+        self._planned.setdefault(function, []).extend([(outcome, takes_timeout)] * times)
 
     async def before(self, host: SimulatedHost, invocation: Invocation) -> Outcome | None:
         """The planned outcome of a run, if there is one."""
         planned = self._planned.get(invocation.function)
         if not planned:
             return None
-        outcome = planned.pop(0)
-        if isinstance(outcome, TimedOut):
+        outcome, takes_timeout = planned.pop(0)
+        if takes_timeout:
             await self._sleep(invocation.timeout)
         self._note(invocation, outcome)
         return outcome
@@ -106,5 +115,5 @@ def fate_of(outcome: Outcome, index: int) -> str:
             return "done" if untouched < 0 or index < untouched else "lost"
         case Returned(done=done):
             return "done" if index in done else "failed"
-        case _:
+        case Crashed() | TimedOut():
             return "failed"

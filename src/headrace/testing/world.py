@@ -358,16 +358,24 @@ class World:
 
     def timeout(self, function: str | Callable[..., Any], times: int = 1) -> None:
         """Let the next `times` runs of the function overrun their timeout."""
-        self._plan(function, times, TimedOut(Cause("TimedOut", "planned by the test")))
+        outcome = TimedOut(Cause("TimedOut", "planned by the test"))
+        self._plan(function, times, outcome, takes_timeout=True)
 
     def kill_instance(self, function: str | Callable[..., Any], times: int = 1) -> None:
         """Let the instance die during the next `times` runs of the function."""
         self._plan(function, times, Crashed(Cause("Crashed", "planned by the test")))
 
-    def _plan(self, function: str | Callable[..., Any], times: int, outcome: Outcome) -> None:
+    def _plan(
+        self,
+        function: str | Callable[..., Any],
+        times: int,
+        outcome: Outcome,
+        *,
+        takes_timeout: bool = False,
+    ) -> None:
         if times < 1:
             raise Misuse(f"`times` is a number of runs, at least 1, not {times!r}")
-        self._runs.plan(self._named(function), times, outcome)
+        self._runs.plan(self._named(function), times, outcome, takes_timeout=takes_timeout)
 
     # --- looking ----------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from tests.unit.delivery.making import TROUBLE, publish_checks_of
 
 from headrace import App, Context, Event, Retry
+from headrace.delivery.commit.publish_checks import CheckedWaiter
 from headrace.model.event import Event as Fact
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.outcome import Crashed, Outcome, Returned, StateRead, StateWrite
@@ -26,11 +27,11 @@ class Streams:
 SPEC = FunctionSpec(name="a.f", app="a", publishes=("said", "their-inner"))
 
 
-def kind(outcome: Outcome, spec: FunctionSpec = SPEC) -> str:
+def kind(outcome: Returned, spec: FunctionSpec = SPEC) -> str:
     streams = Streams()
     publish_checks = publish_checks_of(streams)  # type: ignore[arg-type] # all it asks for
     vetted = publish_checks(spec, outcome)
-    if isinstance(vetted, Returned) and vetted.error is not None:
+    if vetted.error is not None:
         return vetted.error.kind
     assert vetted is outcome
     return "passed"
@@ -90,7 +91,22 @@ def test_what_the_log_would_refuse_is_a_failure() -> None:
 
 
 def test_an_instance_that_died_published_nothing() -> None:
-    assert kind(Crashed(TROUBLE)) == "passed"
+    passed: list[Outcome] = []
+
+    class Noting:
+        def done(self) -> bool:
+            return False
+
+        def set_result(self, outcome: Outcome, /) -> None:
+            passed.append(outcome)
+
+        def set_exception(self, exception: BaseException, /) -> None:
+            raise exception
+
+    died = Crashed(TROUBLE)
+    publish_checks = publish_checks_of(Streams())  # type: ignore[arg-type] # all it asks for
+    CheckedWaiter(Noting(), publish_checks, SPEC).set_result(died)
+    assert passed == [died]
 
 
 def test_one_event_that_publishes_too_much_does_not_halt_its_neighbours() -> None:

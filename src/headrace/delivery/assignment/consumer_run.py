@@ -25,7 +25,7 @@ from headrace.model.effects import Effects, Missed
 from headrace.model.errors import Fenced, Misuse, Refused
 from headrace.model.function import FunctionSpec
 from headrace.model.hop_limit import next_hop, runs_away
-from headrace.model.outcome import Returned, failure_of
+from headrace.model.outcome import Returned
 from headrace.model.policy import DeadLetter
 from headrace.model.record import Chunk, Position
 
@@ -149,10 +149,9 @@ class ConsumerRun:
         """
         self._must_hold()
         vetted = self._publish_checks(self._spec, returned)
-        if (cause := failure_of(vetted)) is not None:
+        if (cause := vetted.failure) is not None:
             self._closed = True
             raise Refused(cause.message)
-        assert isinstance(vetted, Returned)  # noqa: S101 - others have a cause
         await self.commit(vetted)
 
     async def commit(self, returned: Returned) -> None:

@@ -20,7 +20,7 @@ from headrace.model.effects import Progress, Space
 from headrace.model.errors import Conflict, Fenced, HeadraceError, Unavailable
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import ConsumerInvocation
-from headrace.model.outcome import Returned, failure_of
+from headrace.model.outcome import Cause
 from headrace.model.triggers.lag import Lag
 from headrace.runtime.base import Submit, invoke
 from headrace.storage.log.base import Assigned, Reader, Revoked, Subscription
@@ -238,10 +238,11 @@ class LagScaler:
             self._engine.telemetry.record(
                 run_of(invocation, outcome, self._engine.clock.monotonic() - started)
             )
-            if (cause := failure_of(outcome)) is not None:
-                failed = f"{cause.kind}: {cause.message}"
-            elif isinstance(outcome, Returned):
-                await consumer.commit(outcome)
+            whole = outcome.whole
+            if type(whole) is Cause:
+                failed = f"{whole.kind}: {whole.message}"
+            else:
+                await consumer.commit(whole)
         except HeadraceError as error:
             failed = f"{type(error).__name__}: {error}"
         except Exception as error:

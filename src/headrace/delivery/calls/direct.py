@@ -25,7 +25,7 @@ from headrace.model.errors import Conflict, HeadraceError
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import CallInvocation
-from headrace.model.outcome import Cause, Outcome, Returned, failure_of
+from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.model.record import encode_events
 from headrace.runtime.base import Run, Submit, Waiter, invoke
 from headrace.storage.kv.keys import pack
@@ -263,15 +263,15 @@ class DirectCalls:
         live: LiveAnswer | None = None,
     ) -> Outcome:
         """The outcome as it may land: a failure where its answer is not what the function declares."""
-        if judge is None or not isinstance(outcome, Returned):
+        if judge is None or (returned := outcome.returned) is None:
             return outcome
         if live is not None and (live.begun or live.wrong):
             # Part by part it was held against it already; what the instance made of that does not count.
             wrong = live.wrong
-        elif failure_of(outcome) is not None:
+        elif returned.failure is not None:
             return outcome
         else:
-            wrong = judge(outcome.result or b"null")
+            wrong = judge(returned.result or b"null")
         if not wrong:
             return outcome
         self._runs.write(
@@ -385,7 +385,7 @@ class DirectCalls:
 
 
 def _returned(function: str, outcome: Outcome) -> Returned:
-    if (cause := failure_of(outcome)) is not None:
-        raise CallFailed(function, cause)
-    assert isinstance(outcome, Returned)  # noqa: S101 - others have a cause
-    return outcome
+    whole = outcome.whole
+    if type(whole) is Cause:
+        raise CallFailed(function, whole)
+    return whole

@@ -42,16 +42,17 @@ class CheckedWaiter(msgspec.Struct, eq=False):
 
     def set_result(self, outcome: Outcome, /) -> None:
         """It has run: pass on what may land of it."""
-        if type(outcome) is Returned and (outcome.appends or outcome.writes or outcome.reads):
+        returned = outcome.returned
+        if returned is not None and (returned.appends or returned.writes or returned.reads):
             try:
-                outcome = _checked_by(self.checks, self.spec, outcome)
+                outcome = _checked_by(self.checks, self.spec, returned)
             except Exception as error:  # noqa: BLE001 - whoever tells of an outcome has nothing to do with it
                 self.waiter.set_exception(error)
                 return
         self.waiter.set_result(outcome)
 
 
-def _checked_by(checks: PublishChecks, spec: FunctionSpec | None, outcome: Returned) -> Outcome:
+def _checked_by(checks: PublishChecks, spec: FunctionSpec | None, outcome: Returned) -> Returned:
     if spec is None:
         cause = Cause(
             "Refused", "a function that is not deployed here may publish and store nothing"
@@ -87,10 +88,8 @@ class PublishChecks:
 
         return intercepting
 
-    def __call__(self, spec: FunctionSpec, outcome: Outcome) -> Outcome:
+    def __call__(self, spec: FunctionSpec, outcome: Returned) -> Returned:
         """The outcome of a run of this function as it may land."""
-        if not isinstance(outcome, Returned):
-            return outcome
         try:
             if outcome.reads or outcome.writes:
                 check_stores(spec, outcome.reads, outcome.writes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from headrace.delivery.unit import Unit, cut
 from headrace.model.function import FunctionSpec
-from headrace.model.outcome import Cause, Outcome, Returned
+from headrace.model.outcome import Cause, Outcome
 
 MOST = 16
 """Batches in a group of coalesced batches."""
@@ -44,7 +44,7 @@ class CoalescedBatches:
         if self._most == 1:
             return
         batches = -(-events // self._batch)
-        if not came_through(outcome):
+        if not outcome.only_published:
             # With one batch alone nothing was tried that failed.
             self._alone = ALONE_AFTER_A_CUT if batches > 1 else self._alone
             self.size = 1
@@ -70,15 +70,4 @@ def may_travel(spec: FunctionSpec) -> bool:
         spec.commit == "after"
         and spec.scaling.max_invocations is None
         and spec.resources.cpu is None
-    )
-
-
-def came_through(outcome: Outcome) -> bool:
-    """Whether every batch succeeded, and did nothing but publish."""
-    return (
-        type(outcome) is Returned
-        and outcome.error is None
-        and not outcome.failures
-        and outcome.untouched < 0
-        and not (outcome.reads or outcome.writes)
     )

@@ -11,7 +11,7 @@ from headrace.delivery.partition.open_partition import OpenPartition
 from headrace.delivery.partition.settle import Verdict, at_most_once
 from headrace.delivery.unit import FOREVER, Unit
 from headrace.environment.failpoints import hit
-from headrace.model.outcome import Outcome, Returned
+from headrace.model.outcome import Outcome
 from headrace.model.policy import OnFailure
 
 
@@ -40,7 +40,7 @@ async def commit_verdict(
     if spec.commit == "before":
         verdict = at_most_once(verdict)
     _record_stops(opened, verdict)
-    kept = outcome if verdict.kept and isinstance(outcome, Returned) else None
+    kept = outcome.returned if verdict.kept else None
     finished = verdict.finished
     if verdict.given_up:
         finished += tuple(lost.chunk for lost in verdict.given_up)

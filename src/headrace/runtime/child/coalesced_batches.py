@@ -43,21 +43,12 @@ async def run_each(
         appends += returned.appends
         # A version of state must not cover two batches, and failures need the verdict of a batch
         # that ran alone.
-        if not _came_through(returned):
+        if not returned.only_published:
             return _ended(returned, appends, base, base + len(events), total)
         base += len(events)
         if base < total and monotonic() > late:
             break
     return Returned(appends=tuple(appends), untouched=base if base < total else -1)
-
-
-def _came_through(returned: Returned) -> bool:
-    return (
-        returned.error is None
-        and not returned.failures
-        and returned.untouched < 0
-        and not (returned.reads or returned.writes)
-    )
 
 
 def _ended(returned: Returned, appends: list[Append], low: int, high: int, total: int) -> Returned:
