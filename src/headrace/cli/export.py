@@ -27,5 +27,5 @@ def export_openapi(targets: tuple[str, ...], client: Client) -> None:
     from headrace.node.config import load, surroundings_of
     from headrace.topology.openapi import document
 
-    surroundings = surroundings_of(load())
-    print_json(document([inspect(target, surroundings) for target in targets]))
+    import_environment = surroundings_of(load())
+    print_json(document([inspect(target, import_environment) for target in targets]))

@@ -83,7 +83,7 @@ def _rows(targets: Sequence[str], client: Client) -> list[dict[str, Any]]:
     from headrace.node.config import load, surroundings_of
     from headrace.topology.map import map_rows
 
-    surroundings = surroundings_of(load())
-    apps = [inspect(each, surroundings) for each in targets]
+    import_environment = surroundings_of(load())
+    apps = [inspect(each, import_environment) for each in targets]
     rows: list[dict[str, Any]] = msgspec.to_builtins(map_rows(apps))
     return rows

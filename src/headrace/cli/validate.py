@@ -41,10 +41,10 @@ from headrace.runtime.child.loader import described, load, explain
 from headrace.runtime.child.environment_variables import set_variables
 from headrace.sdk.provided_values import provided_by
 sys.path[:0] = sys.argv[4:]
-surroundings = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ImportEnvironment)
+import_environment = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ImportEnvironment)
 def provide(app, env):
     own, names = (env, ()) if isinstance(env, Mapping) else ({}, env)
-    provision = surroundings.of(app, names)
+    provision = import_environment.of(app, names)
     set_variables({**provision.variables, **own})
     return provision
 try:
@@ -88,8 +88,8 @@ def validate_command(
         raise Misuse(
             "no app is named; write `headrace validate app.py`, or set `targets` in headrace.toml"
         )
-    surroundings = surroundings_of(settings)
-    apps = [settings.apply(inspect(target, surroundings)) for target in settings.targets]
+    import_environment = surroundings_of(settings)
+    apps = [settings.apply(inspect(target, import_environment)) for target in settings.targets]
     findings = [
         *_needs(apps, secrets_of(settings)),
         *_unreadable(settings.targets),
@@ -118,7 +118,7 @@ def validate_command(
     return int(wrong)
 
 
-def inspect(target: str, surroundings: ImportEnvironment) -> AppSpec:
+def inspect(target: str, import_environment: ImportEnvironment) -> AppSpec:
     """Read what the code at `target` declares, in a process of its own, in a node's environment.
 
     Raises:
@@ -132,17 +132,17 @@ def inspect(target: str, surroundings: ImportEnvironment) -> AppSpec:
 
             from headrace.runtime import inspection
 
-            return asyncio.run(inspection.inspect(target, surroundings, Path(folder)))
-        return _inspect_unwalled(target, surroundings, Path(folder))
+            return asyncio.run(inspection.inspect(target, import_environment, Path(folder)))
+        return _inspect_unwalled(target, import_environment, Path(folder))
 
 
-def _inspect_unwalled(target: str, surroundings: ImportEnvironment, folder: Path) -> AppSpec:
+def _inspect_unwalled(target: str, import_environment: ImportEnvironment, folder: Path) -> AppSpec:
     paths = [str(path) for path in search_paths(target)]
     out = folder / "app"
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-c", _INSPECT, target, str(out), _HOME, *paths],
-            input=msgspec.msgpack.encode(surroundings),
+            input=msgspec.msgpack.encode(import_environment),
             env=environment_for_import(),
             capture_output=True,
             timeout=LOAD_S,

@@ -93,7 +93,7 @@ class Node:
                 scratch=settings.data / "scratch",
                 files=settings.data / FILES,
                 limits=settings.fleet,
-                surroundings=self._surroundings,
+                import_environment=self._import_environment,
             ),
             engine=Engine(Committer(storage), broker, clock, entropy, Tasks(_failed), self.runs),
             secrets=self.secrets,
@@ -151,7 +151,7 @@ class Node:
             return Health(ready=False, reason=f"{names} cannot run", checks=found)
         return Health(ready=True, checks=found)
 
-    def _surroundings(self) -> ImportEnvironment:
+    def _import_environment(self) -> ImportEnvironment:
         """Return the settings and variables for an app that is imported now."""
         return structs.replace(surroundings_of(self.settings), generation=self._generation)
 

@@ -1,10 +1,9 @@
-"""The folders in which apps keep files of their own, on the host's side.
+"""Folders of apps for their files, on the host's side.
 
-In come targets and apps' names, out come folders beneath one root. Where instances have uids of their
-own they share their app's folder by a group of its own: derived from where the node and
-its target are, so that it stays over restarts; a folder that has another group (the app moved, or the
-folder was restored from a copy) is given to the new one with all it holds. Who may not change ids has
-no groups: there a folder is the host's user's.
+In: targets and app names. Out: folders below one root. Instances with separate uids share their app's folder by a
+group. Its number is derived from the paths of the node and the target, so that it stays the same over restarts. A
+folder with another group (the app moved, or the folder was restored from a copy) is changed to the new group with all
+its files. Without root there are no groups, and the folder belongs to the host's user.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from headrace.model.errors import denied
 from headrace.runtime.sandbox.isolation import OWN_MODE
 
 FILES = "files"
-"""Of the data folder: where apps have their folders."""
+"""The folder, in the data folder, that holds the folders of apps."""
 GROUPS = 1 << 20
 ROOT_MODE = 0o711
-"""Instances pass through it to the folder of their app, and see no other's name."""
+"""Instances pass through it to the folder of their app, and cannot list other apps."""
 SHARED_MODE = 0o2770
-"""What is made in there is the group's."""
+"""Setgid, so that new files belong to the folder's group."""
 
 
 class FolderShare(msgspec.Struct, frozen=True):
@@ -40,8 +39,8 @@ class AppFolders:
     """The folders of a node's apps. Owned by the fleet.
 
     Args:
-        root: Where they are.
-        first: The first of the numbers that are groups.
+        root: Their common parent.
+        first: The first number of the range of groups.
     """
 
     def __init__(self, root: Path, *, first: int) -> None:
@@ -50,10 +49,10 @@ class AppFolders:
         self._groups: dict[str, int] = {}
 
     def share(self, target: str) -> FolderShare:
-        """The root, which is there from then on, and the group of the target's instances.
+        """Create the root if necessary; return it with the group of the target's instances.
 
         Raises:
-            DiskFull, Unavailable: The root cannot be made.
+            DiskFull, Unavailable: The root cannot be created.
         """
         try:
             self._root.mkdir(parents=True, exist_ok=True, mode=ROOT_MODE)
@@ -64,19 +63,22 @@ class AppFolders:
     def _group(self, target: str) -> int:
         taken = set(self._groups.values())
         if target not in self._groups:
+            # From the paths rather than a stored number: a data folder that is restored from a
+            # copy then has no stale number.
             at = crc32(f"{self._root}\0{target}".encode("utf-8", "surrogateescape"))
+            # Two targets may have the same checksum; their groups must differ.
             while (group := self._first + at % GROUPS) in taken:
                 at += 1
             self._groups[target] = group
         return self._groups[target]
 
     def give(self, app: str, target: str, *, shared: bool) -> None:
-        """Make the app's folder where it is not there, and see that its instances may use all of it.
+        """Create the app's folder if necessary, and give its instances access to all its files.
 
         Args:
             app: The app's name.
-            target: What it is imported from.
-            shared: Whether its instances have uids of their own.
+            target: The target that it is imported from.
+            shared: Whether its instances have separate uids.
 
         Raises:
             DiskFull, Unavailable: The folder cannot be made, or given to them.
@@ -86,6 +88,7 @@ class AppFolders:
         if shared:
             mode, owner = SHARED_MODE, (-1, self._group(target))
         try:
+            # Created closed, and opened last: until then no instance of another group may enter.
             folder.mkdir(mode=OWN_MODE, exist_ok=True)
             found = folder.stat()
             has = found.st_gid if shared else found.st_uid
@@ -94,7 +97,7 @@ class AppFolders:
             for _, folders, files, descriptor in os.fwalk(folder):
                 for name in (*folders, *files):
                     _hand_over(name, descriptor, owner)
-            # Last, so that an interrupted change is done again.
+            # Last: the folder's group marks a complete change, so an interrupted one is repeated.
             os.chown(folder, *owner)
             folder.chmod(mode)
         except OSError as error:
@@ -102,13 +105,14 @@ class AppFolders:
 
 
 def _hand_over(name: str, within: int, owner: tuple[int, int]) -> None:
-    """Change the owner of a file or folder, whose group then may do what its user may."""
+    """Change the owner of a file or folder, and give its group the rights of its user."""
     with contextlib.suppress(FileNotFoundError):
         os.chown(name, *owner, dir_fd=within, follow_symlinks=False)
         kind = os.stat(name, dir_fd=within, follow_symlinks=False).st_mode
         if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
             return
-        # Held, so that its mode is what is changed and never that of what took its place.
+        # By descriptor and without following links: an instance could otherwise swap the file for
+        # a link to one of the host's.
         held = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=within)
         try:
             mode = stat.S_IMODE(os.fstat(held).st_mode)

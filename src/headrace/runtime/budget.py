@@ -1,8 +1,8 @@
 """Limits on the number and memory of instances, and the choice of the instance to stop at a limit.
 
-Idle ones go first, those worth least before others; then none may be forked until one has gone;
-and if those at work grow beyond the memory, the one that uses most is ended. Memory is measured
-now and then, roughly and quickly. The fleet says when to look.
+Idle instances are evicted first, those with the lowest value before others. If none is idle, no instance is forked until
+one has ended. If busy instances exceed the memory, the largest is killed. Memory is estimated periodically, by a fast
+measurement. The fleet calls it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from headrace.runtime.process.eviction import GreedyDual
 from headrace.runtime.process.instance import Instance
 from headrace.runtime.process.memory_use import limit_of, memory_of
 from headrace.runtime.process.postmortem import in_mib
-from headrace.runtime.process_tree import children, offspring, uid_of
+from headrace.runtime.process_tree import children, descendants, uid_of
 from headrace.runtime.states import InstanceState, KillReason
 
 WEIGH_EVERY_S = 1.0
-"""How often memory is looked at while functions run; it takes some 25 µs for each instance."""
+"""How often memory is measured while functions run; it takes some 25 µs for each instance."""
 
 
 class Budget:
@@ -43,17 +43,19 @@ class Budget:
         self._weighed_at = -WEIGH_EVERY_S
 
     def make_room(self) -> bool:
-        """Return whether another may be forked now, once idle ones were let go for it.
+        """Return whether another instance may be forked now; evict idle ones for it.
 
         Raises:
-            Unavailable: There is no memory for it, and nothing that would give some back.
+            Unavailable: There is no memory for it, and no instance that could free some.
         """
         if len(self._instances) >= self._most:
             return self._evict_one()
         while self._used >= self._memory:
             if self._evict_one():
                 continue
-            if any(instance.in_hand for instance in self._instances.values()):
+            # A busy instance will be idle and can be evicted then: the run waits. Without one,
+            # waiting would never end.
+            if any(instance.in_flight for instance in self._instances.values()):
                 return False
             raise Unavailable(
                 f"functions use {in_mib(self._used)} of the {in_mib(self._memory)} they may on "
@@ -62,29 +64,30 @@ class Budget:
         return True
 
     def is_due(self, now: float) -> bool:
-        """Return whether it is time to weigh again."""
+        """Return whether memory must be measured again."""
         return now - self._weighed_at >= WEIGH_EVERY_S
 
     def weigh(self, now: float) -> None:
-        """See to it that all of them together stay within their memory."""
+        """Measure memory; evict or kill instances until all stay within the limit."""
         self._weighed_at = now
         zygotes = [zygote for each in self._deployments() for zygote in each.zygotes]
-        strays = self._strays([zygote.pid for zygote in zygotes])
+        strays = self._orphans([zygote.pid for zygote in zygotes])
         self._weights = weights = {
             instance: instance.weight(
                 [
-                    *offspring(instance.pid),
+                    *descendants(instance.pid),
                     *(strays.get(uid_of(instance.pid), ()) if strays else ()),
                 ]
             )
             for instance in list(self._instances.values())
-            # What is on its way out gives its memory back by itself.
+            # A draining instance frees its memory by itself.
             if instance.state is not InstanceState.DRAINING
         }
         self._used = sum(weights.values()) + sum(zygote.weight for zygote in zygotes)
+        # Idle instances first: evicting them loses no run.
         while self._used > self._memory and self._evict_one():
             pass
-        busy = [instance for instance in weights if instance.in_hand]
+        busy = [instance for instance in weights if instance.in_flight]
         if self._used > self._memory and busy:
             heaviest = max(busy, key=weights.__getitem__)
             heaviest.kill(
@@ -93,10 +96,10 @@ class Budget:
                 f"this node, and this one most: {in_mib(weights[heaviest])}; raise `max_memory`",
             )
 
-    def _strays(self, zygotes: list[int]) -> dict[int, list[int]]:
-        """Return the orphan processes that came to a zygote, by uid, which shows their instance.
+    def _orphans(self, zygotes: list[int]) -> dict[int, list[int]]:
+        """Return the orphan processes that a zygote adopted, by uid, which shows their instance.
 
-        Where instances have no uids of their own, such processes come to the instance itself.
+        Instances that share a uid adopt their orphans themselves.
         """
         known = {instance.pid for instance in self._instances.values()}
         found: dict[int, list[int]] = {}
@@ -105,11 +108,11 @@ class Budget:
             platforms = {uid_of(pid) for pid in (warden, *inner)}
             for pid in (each for zygote in inner for each in children(zygote)):
                 if pid not in known and (uid := uid_of(pid)) not in platforms:
-                    found.setdefault(uid, []).extend((pid, *offspring(pid)))
+                    found.setdefault(uid, []).extend((pid, *descendants(pid)))
         return found
 
     def forget(self, instance: Instance) -> None:
-        """It gives its memory back, or has: what it weighed when it was looked at last."""
+        """Subtract the last measurement of an instance that ends: its memory is free before the next measurement."""
         self._used -= self._weights.pop(instance, 0)
 
     def _evict_one(self) -> bool:

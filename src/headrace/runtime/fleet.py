@@ -1,8 +1,8 @@
-"""All instances of all apps on this node: deploys versions, invokes functions, tends the pools.
+"""All instances of all apps on this node: deploys versions, runs functions, maintains the pools.
 
-One deployment per version of an app, one pool per function. An app that is deployed again gets its new
-zygote first (`prepare`); only then do invocations switch, while the old version finishes what it has in
-hand. What time brings is looked after in `upkeep`.
+One deployment per version of an app, one pool per function. An app that is deployed again gets its new zygote first
+(`prepare`); only then do invocations switch, while the old version finishes its runs in flight. Periodic work is in
+`housekeeping`.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from headrace.runtime.states import InstanceState, KillReason
 MAX_COLD_STARTS = 1_000
 STOP_GRACE_S = 3.0
 DEFAULT_SPIN_S = 100e-6
-"""How long a child looks for its next run before it sleeps, while runs follow each other closely."""
+"""How long a child polls for its next run before it sleeps, while runs follow each other closely."""
 
 
 class Fleet:
-    """The runtime that isolates: implements `runtime.base.Runtime`."""
+    """The runtime of a node, with isolated instances: implements `runtime.base.Runtime`."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Fleet:
         *,
         scratch: Path,
         files: Path | None = None,
-        surroundings: Callable[[], ImportEnvironment] = ImportEnvironment,
+        import_environment: Callable[[], ImportEnvironment] = ImportEnvironment,
         limits: FleetLimits | None = None,
         isolation: int = 2,
         spin: float = DEFAULT_SPIN_S,
@@ -64,12 +64,12 @@ class Fleet:
         self._on_log = host.on_log
         self._limits = limits or FleetLimits()
         self._files = AppFolders(files or scratch.with_name(FILES), first=APP_GROUPS.start)
-        self._births = Spawner(
+        self._spawner = Spawner(
             self,
             host,
             scratch=scratch,
             files=self._files,
-            surroundings=surroundings,
+            import_environment=import_environment,
             isolation=isolation,
             spin=spin,
         )
@@ -81,20 +81,20 @@ class Fleet:
         self._budget = Budget(
             self._limits, instances=self._instances, deployments=self._deployments
         )
-        self._kernel = KernelKills()
+        self._kernel_kills = KernelKills()
         self._cold_starts: deque[float] = deque(maxlen=MAX_COLD_STARTS)
         self._cold_started = 0
         self._cold_seconds = 0.0
-        self._upkeep = Housekeeping(
+        self._housekeeping = Housekeeping(
             clock=host.clock,
             tasks=host.tasks,
             budget=self._budget,
-            kernel=self._kernel,
+            kernel=self._kernel_kills,
             instances=self._instances,
             deployments=self._deployments,
-            bury=self._bury_retired,
+            close_retired=self._close_retired,
         )
-        # One object for all runs.
+        # Bound once: a bound method per run would be one more object for each.
         self._start = self._begin
         self._draining = False
         allow_descriptors(self._limits.instances)
@@ -102,11 +102,11 @@ class Fleet:
     # -- deploying -------------------------------------------------------------------------------
 
     async def deploy(self, target: str, *, interpreter: str | None = None) -> AppSpec:
-        """Import an app in a process of its own and make its functions invocable.
+        """Import an app in a separate process and make its functions invocable.
 
         Raises:
             Misuse: It cannot be imported, or an app of its name is deployed from elsewhere.
-            Unavailable: The process did not come up, or the fleet is draining.
+            Unavailable: The process did not start, or the fleet is draining.
         """
         coming = await self.prepare(target, interpreter=interpreter)
         self.switch(coming, coming.spec)
@@ -114,15 +114,15 @@ class Fleet:
         return coming.spec
 
     async def prepare(self, target: str, *, interpreter: str | None = None) -> Deployment:
-        """Import what the target is now, beside what runs; to be followed by `switch` or `discard`.
+        """Import the target's current code next to the running version, before `switch` or `discard`.
 
         Args:
-            target: What is imported.
-            interpreter: The app's own Python; by default that of the version that runs, else ours.
+            target: The target to import.
+            interpreter: The app's Python; by default that of the running version, else the host's.
 
         Raises:
             Misuse: It cannot be imported, or an app of its name is deployed from elsewhere.
-            Unavailable: The process did not come up, or the fleet is draining.
+            Unavailable: The process did not start, or the fleet is draining.
         """
         if self._draining:
             raise Unavailable("the fleet is draining; deploy again after the restart")
@@ -133,14 +133,16 @@ class Fleet:
         coming = Deployment(
             target,
             interpreter,
-            make=self._births.zygote,
+            make=self._spawner.zygote,
             limits=self._limits,
             clock=self._clock,
             tasks=self._tasks,
-            complain=self._complain,
-            changed=self._upkeep.changed,
+            report_error=self._report_error,
+            changed=self._housekeeping.changed,
         )
         await coming.start()
+        # Before the checks, so that two deployments of one name that start together see each
+        # other.
         self._coming.append(coming)
         try:
             self._refuse_another(coming)
@@ -162,30 +164,30 @@ class Fleet:
     async def _give_files(self, coming: Deployment) -> None:
         zygote = coming.zygote
         shared = zygote is not None and zygote.loaded is not None and zygote.loaded.shares
-        # Every file of it, where the group has changed.
+        # In a thread: if the group has changed, this changes every file of the folder.
         await asyncio.to_thread(self._files.give, coming.spec.name, coming.target, shared=shared)
 
     async def discard(self, coming: Deployment) -> None:
-        """End what was prepared; what runs goes on."""
+        """Close a prepared deployment; the running one continues."""
         await coming.close()
         self._coming.remove(coming)
 
     def switch(self, coming: Deployment, spec: AppSpec) -> None:
-        """Let runs that begin from now on be those of what was prepared.
+        """Direct new runs to the prepared deployment.
 
-        What the version before has in hand ends there; what waits in its lines goes to the new one, save
-        where that has no such function: until `release`, those are run by the old one.
+        The former version finishes its runs in flight. Its waiting runs move to the new one, unless that has no such
+        function: until `release`, the old version runs those.
 
         Args:
-            coming: What was prepared.
-            spec: Its app, with the node's overrides in the place of what its author says.
+            coming: The prepared deployment.
+            spec: Its app, with the node's overrides applied.
         """
         self._coming.remove(coming)
         old = self._apps.get(spec.name)
         for function in spec.functions:
             coming.pools[function.name] = pool = Pool(
                 function,
-                fork=lambda pool: self._births.instance(coming, pool),
+                fork=lambda pool: self._spawner.instance(coming, pool),
                 make_room=self._budget.make_room,
                 now=self._clock.monotonic,
             )
@@ -197,30 +199,32 @@ class Fleet:
         if old is not None:
             old.retired = True
             self._retired.add(old)
+        # After the new pools are in place: draining submits the waiting runs again, which must
+        # find them.
         for pool in replaced:
             pool.drain()
-        self._upkeep.start()
-        self._upkeep.changed()
+        self._housekeeping.start()
+        self._housekeeping.changed()
 
     def release(self, app: str) -> None:
-        """Take on nothing more for functions that the app's version does not have any more."""
+        """Accept no more runs of functions that the app's new version does not have."""
         gone = [name for name in self._pools if name.startswith(f"{app}.")]
         for name in gone:
             if name not in self._apps[app].pools:
-                self._pools.pop(name).drain(serves_line=True)
-        self._upkeep.changed()
+                self._pools.pop(name).drain(serves_waiting=True)
+        self._housekeeping.changed()
 
     def set_partitions(self, counts: Mapping[str, int]) -> None:
-        """Tell every instance, now and later, how many partitions other apps' streams have."""
-        self._births.partitions.update(counts)
+        """Send the partition counts of other apps' streams to all instances, present and future."""
+        self._spawner.partitions.update(counts)
         for instance in self._instances.values():
-            instance.set_partitions(self._births.partitions)
+            instance.set_partitions(self._spawner.partitions)
 
     # -- running ---------------------------------------------------------------------------------
 
     def submit(self, invocation: Invocation, done: Waiter, after: Run | None = None, /) -> FleetRun:
         """As `runtime.base.Submit`."""
-        # What consumes by itself goes on for long: nothing waits behind it.
+        # A run that fetches its events takes long: no other run may wait behind it.
         run = FleetRun(invocation, done, self._start, type(invocation) is ConsumerInvocation)
         if isinstance(after, FleetRun) and after.holder is not None:
             after.holder.run_ahead(run)
@@ -229,7 +233,7 @@ class Fleet:
         return run
 
     def _begin(self, run: FleetRun) -> None:
-        """Hand it to an instance, now or when its turn comes; again where it was lost.
+        """Start a run on an instance, now or when one is free; also after it was lost.
 
         Raises:
             Unknown, Overloaded, Unavailable: As `submit`.
@@ -237,7 +241,7 @@ class Fleet:
         self._pool(run.invocation).start(run)
 
     def _pool(self, invocation: Invocation) -> Pool:
-        """Whose instances run it.
+        """Return the pool of the function.
 
         Raises:
             Unknown: No such function is deployed here.
@@ -251,8 +255,8 @@ class Fleet:
                 f"no function `{invocation.function}` is deployed here; "
                 f"there are {', '.join(sorted(self._pools)) or 'none'}"
             )
-        if self._upkeep.rests:
-            self._upkeep.begun()
+        if self._housekeeping.rests:
+            self._housekeeping.run_started()
         return pool
 
     def _deployments(self) -> list[Deployment]:
@@ -261,70 +265,73 @@ class Fleet:
     def _all_pools(self) -> list[Pool]:
         return [pool for deployment in self._deployments() for pool in deployment.pools.values()]
 
-    # -- what zygotes tell -----------------------------------------------------------------------
+    # -- events of zygotes and instances -----------------------------------------------------------------------
 
-    def born(self, instance: Instance) -> None:
-        """An instance was ordered."""
+    def instance_requested(self, instance: Instance) -> None:
+        """Register an instance that was requested from a zygote."""
         self._instances[instance.identity] = instance
 
     def forked(self, forked: Forked, pidfd: int) -> None:
-        """A zygote forked it; the descriptor is ours."""
+        """Take note of a fork; this owns the descriptor."""
         instance = self._instances.get(forked.instance)
         if instance is None or instance.state is InstanceState.GONE:
             os.close(pidfd)
             return
-        instance.was_born(pidfd)
+        instance.on_forked(pidfd)
 
     def fork_failed(self, failed: ForkFailed) -> None:
-        """A zygote could not fork it."""
+        """Take note of a failed fork."""
         instance = self._instances.get(failed.instance)
         if instance is not None:
-            instance.cannot_be_born(failed.reason)
+            instance.on_fork_failed(failed.reason)
 
     def exited(self, exited: Exited) -> None:
-        """A zygote reaped it."""
+        """Take note of a reaped instance."""
         instance = self._instances.get(exited.instance)
         if instance is not None:
-            killed = exited.status == -signal.SIGKILL and instance.doom is KillReason.NONE
-            words = self._kernel.explain(self._clock.monotonic()) if killed else ""
+            # Only a SIGKILL that this host did not send can be one of the kernel's.
+            killed = exited.status == -signal.SIGKILL and instance.kill_reason is KillReason.NONE
+            words = self._kernel_kills.explain(self._clock.monotonic()) if killed else ""
             instance.exited(exited, kernel=words)
 
     def gone(self, instance: Instance) -> None:
-        """An instance is dead: take its scratch folder away."""
+        """Take note that an instance is dead, and remove its scratch folder."""
         self._instances.pop(instance.identity, None)
         self._budget.forget(instance)
         folder = instance.scratch
         try:
+            # Most instances leave an empty folder: a thread for each would cost more than this
+            # call.
             folder.rmdir()
         except FileNotFoundError:
             pass
         except OSError:
             self._tasks.start(remove(folder), name=f"remove {folder.name}")
-        self._upkeep.changed()
+        self._housekeeping.changed()
 
     def started(self, instance: Instance) -> None:
-        """An instance has come up."""
+        """Take note that an instance has started."""
         self._cold_starts.append(instance.started_after)
         self._cold_started += 1
         self._cold_seconds += instance.started_after
 
     def start_failed(self, function: str, cause: Cause) -> None:
-        """An instance ended before it could take up a run."""
+        """Log that an instance ended before it could accept a run."""
         where = f"\n{cause.traceback}" if cause.traceback else ""
-        self._complain(
+        self._report_error(
             function, f"no instance starts: {cause.kind}: {cause.message}; it is tried again{where}"
         )
 
     def zygote_died(self, deployment: Deployment, dead: Zygote) -> None:
-        """A zygote is dead, and all that was below it."""
-        why = dead.epitaph
-        if "SIGKILL" in why and (news := self._kernel.explain(self._clock.monotonic())):
+        """Take note of the death of a zygote and of all its instances."""
+        why = dead.exit_reason
+        if "SIGKILL" in why and (news := self._kernel_kills.explain(self._clock.monotonic())):
             why = f"{why}: the kernel killed it for memory, {news}"
         if self._draining:
             deployment.retired = True
         deployment.died(dead, why)
 
-    def _complain(self, function: str, message: str) -> None:
+    def _report_error(self, function: str, message: str) -> None:
         self._on_log(
             InstanceLine(
                 function=function,
@@ -337,44 +344,45 @@ class Fleet:
             )
         )
 
-    async def _bury_retired(self) -> None:
+    async def _close_retired(self) -> None:
         for deployment in list(self._retired):
             pools = deployment.pools.values()
             if all(pool.draining and not (pool.instances or pool.waiting) for pool in pools):
-                # Known until it is closed: we may be cancelled meanwhile.
+                # Removed only after `close`, which may be cancelled: the fleet's own `close` then
+                # finds it.
                 await deployment.close()
                 self._retired.discard(deployment)
 
-    # -- looking and ending ----------------------------------------------------------------------
+    # -- views and shutdown ----------------------------------------------------------------------
 
     def down(self) -> dict[str, str]:
-        """Apps whose calls are refused since no process of theirs can be started, and why."""
+        """Return the apps whose calls are refused because their process cannot be started, and why."""
         return {name: app.trouble for name, app in self._apps.items() if app.is_hopeless}
 
     def failed_start(self, function: str) -> FailedStart | None:
-        """Why no instance of the function starts; None where it does, or there is no such function."""
+        """Return why no instance of the function starts; None if it starts, or there is no such function."""
         pool = self._pools.get(function)
         if pool is None or pool.not_started is None:
             return None
         return failed_start_of(pool, pool.not_started, self._clock.monotonic(), self._clock.now())
 
     def not_starting(self) -> dict[str, FailedStart]:
-        """Functions of which no instance starts, and why; others of their apps may run."""
+        """Return the functions of which no instance starts, and why; others of their apps may run."""
         # A node of thousands of functions looks at all of them in one step: only at those that fail.
         failing = [name for name, pool in self._pools.items() if pool.not_started is not None]
         return {name: found for name in failing if (found := self.failed_start(name))}
 
     @property
     def cold_starts(self) -> ColdStarts:
-        """How long starts took."""
+        """Return how long starts took."""
         return ColdStarts(tuple(self._cold_starts), self._cold_started, self._cold_seconds)
 
     def instances(self) -> list[InstanceView]:
-        """Every instance there is."""
+        """Return a view of every instance."""
         return views_of(self._all_pools(), self._clock.monotonic())
 
     async def kill(self, instance_id: str) -> None:
-        """Kill one at once; what it had in hand comes back as a crash without blame.
+        """Kill one immediately; its runs in flight end as crashes without blame.
 
         Raises:
             Unknown: There is no such instance.
@@ -385,19 +393,21 @@ class Fleet:
         instance.kill(KillReason.TAKEN)
 
     async def close(self, grace: float = math.inf) -> None:
-        """Drain: running invocations get `grace` seconds to end, then every process ends.
+        """Drain: running invocations get `grace` seconds to end, then every process is stopped.
 
-        What has not ended by then is killed and raises `Unavailable` to whoever waits for it.
+        Runs that have not ended by then are killed, and their waiters get `Unavailable`.
         """
         self._draining = True
         for pool in self._all_pools():
             pool.drain()
         ends = self._clock.monotonic() + grace
-        while any(pool.in_hand for pool in self._all_pools()) and self._clock.monotonic() < ends:
+        while any(pool.in_flight for pool in self._all_pools()) and self._clock.monotonic() < ends:
+            # Polled: a shutdown happens once, and an event for it would have to be set on the path
+            # of every run.
             await self._clock.sleep(0.005)
         for pool in self._all_pools():
             for instance in list(pool.instances):
-                if instance.in_hand:
+                if instance.in_flight:
                     instance.kill(KillReason.DRAINED)
         deadline = self._clock.monotonic() + STOP_GRACE_S
         while self._instances and self._clock.monotonic() < deadline:
@@ -408,5 +418,5 @@ class Fleet:
             await self._clock.sleep(0.002)
         for deployment in self._deployments():
             await deployment.close()
-        self._upkeep.close()
-        self._births.clear()
+        self._housekeeping.close()
+        self._spawner.clear()

@@ -1,9 +1,9 @@
-"""One run of the fleet, from `submit` to its outcome: who has it now, and what became of it before.
+"""One run of the fleet, from `submit` to its outcome.
 
-    submitted -> in a pool's line -> in an instance's hands -> ended
-                      ^________________________|   lost through no fault of its own: run again, alone
+    submitted -> waits in a pool -> in flight in an instance -> ended
+                      ^________________________|   lost and not to blame: run again, alone
 
-Pools and instances move it along; whoever submitted it holds it as a `runtime.base.Run`.
+Pools and instances change it; the submitter holds it as a `runtime.base.Run`.
 """
 
 from __future__ import annotations
@@ -19,58 +19,58 @@ from headrace.model.outcome import Outcome
 from headrace.runtime.base import Waiter
 
 MAX_STARTS = 3
-"""How often a run is begun that is lost each time."""
+"""How often a run is started that is lost each time."""
 
 
-class WaitingLine(Protocol):
-    """The pool in whose line a run waits."""
+class WaitQueue(Protocol):
+    """The pool in which a run waits."""
 
     def withdraw(self, run: FleetRun) -> bool:
-        """Take it out of the line; False where it is not there any more."""
+        """Remove a waiting run; False if it does not wait any more."""
         ...
 
 
 class RunHolder(Protocol):
-    """The instance that has a run in hand."""
+    """The instance that has a run in flight."""
 
     @property
     def takes_another(self) -> bool:
-        """Whether one more can be sent ahead now."""
+        """Return whether one more can be sent ahead now."""
         ...
 
     def run_ahead(self, run: FleetRun) -> None:
-        """Send it behind the one in hand."""
+        """Send a run behind the current one."""
         ...
 
 
-class _Nobody:
+class _NoWaiter:
     """The waiter of a run that has ended."""
 
     def done(self) -> bool:
         return True
 
     def set_result(self, outcome: Outcome, /) -> None:
-        """Nobody hears it."""
+        """Ignore it."""
 
     def set_exception(self, exception: BaseException, /) -> None:
-        """Nobody hears it."""
+        """Ignore it."""
 
 
-_NOBODY = _Nobody()
+_NO_WAITER = _NoWaiter()
 
 
 class FleetRun(msgspec.Struct, eq=False):
-    """Implements `runtime.base.Run`. Its fleet makes it; of its pool and instance one has it.
+    """Implements `runtime.base.Run`. Created by the fleet; held by a pool or by an instance.
 
     Attributes:
-        invocation: What runs.
-        done: Who is told what came of it.
-        start: Begins it, as its fleet does.
-        alone: It shares its instance with no other run.
-        ahead: It was sent while another ran, and is begun only once it is claimed.
-        heard: Its caller may have a part of the answer.
-        line: Where it waits for an instance, or waited.
-        holder: Which instance has it.
+        invocation: The invocation.
+        done: Receives the outcome.
+        start: Starts it again, by its fleet.
+        alone: Whether it must not share its instance with another run.
+        ahead: Whether it was sent while another ran, and starts only once it is claimed.
+        answer_started: Whether its caller may have received a part of the answer.
+        queue: The pool in which it waits or waited for an instance.
+        holder: The instance that has it in flight.
         losses: How often it was lost.
     """
 
@@ -79,35 +79,36 @@ class FleetRun(msgspec.Struct, eq=False):
     start: Callable[[FleetRun], None]
     alone: bool = False
     ahead: bool = False
-    heard: bool = False
-    line: WaitingLine | None = None
+    answer_started: bool = False
+    queue: WaitQueue | None = None
     holder: RunHolder | None = None
     losses: int = 0
 
     @property
     def takes_another(self) -> bool:
-        """Whether one more can be sent ahead now, to be begun when this one ends."""
+        """Return whether one more can be sent ahead now, to start when this one ends."""
         return self.holder is not None and not self.alone and self.holder.takes_another
 
     def cancel(self) -> bool:
-        """Take it out of the line; False where an instance has it, or had it."""
-        return self.line is not None and self.line.withdraw(self)
+        """Remove it from its pool's queue; False if an instance has it or had it."""
+        return self.queue is not None and self.queue.withdraw(self)
 
     def ended(self, outcome: Outcome) -> None:
-        """This came of it."""
-        # Its waiter may know it: what has ended refers to nobody, so that no circle is left behind.
-        done, self.done, self.holder = self.done, _NOBODY, None
+        """Finish with an outcome."""
+        # The waiter may refer to this run: dropping both references avoids a cycle, which only the
+        # garbage collector would free.
+        done, self.done, self.holder = self.done, _NO_WAITER, None
         if not done.done():
             done.set_result(outcome)
 
     def refused(self, error: Exception) -> None:
-        """It waited in vain."""
-        done, self.done, self.holder = self.done, _NOBODY, None
+        """Finish with an error, without having run."""
+        done, self.done, self.holder = self.done, _NO_WAITER, None
         if not done.done():
             done.set_exception(error)
 
     def lost(self, reason: str) -> None:
-        """It did not come back and nothing is proven against it: run it again, alone."""
+        """Run it again, alone, as it was lost without proof that it caused the loss."""
         self.alone, self.ahead = True, False
         self.losses += 1
         if self.losses >= MAX_STARTS:
@@ -117,11 +118,11 @@ class FleetRun(msgspec.Struct, eq=False):
             self.restart()
 
     def restart(self) -> None:
-        """Begin it as if it had been submitted now."""
+        """Start it as if it had been submitted now."""
         self.holder = None
         if self.done.done():
             return
         try:
             self.start(self)
-        except Exception as error:  # noqa: BLE001 - whoever waits is told, not whoever lost it
+        except Exception as error:  # noqa: BLE001 - reported to the waiter, not to the caller that lost it
             self.refused(error)

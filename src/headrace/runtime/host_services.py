@@ -1,7 +1,7 @@
-"""What a running function may ask its host: a table of questions, filled in by whoever builds a node.
+"""Questions that a running function may send to its host: a table, which the node's assembly fills in.
 
-In comes a question off the channel, out comes the frame to send back; whatever a handler raises is
-an answer too, for the child must hear something. A new question is a row, with its message in `protocol`.
+In: a question from the channel. Out: the frame to send back. An exception of a handler is an answer too, since the
+child waits for one. A new question is a row, with its message in `protocol`.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from headrace.sdk.source_location import near
 
 
 class Asker(msgspec.Struct, frozen=True, gc=False):
-    """Who asks, as the host knows it: what a question says of that would not count.
+    """The sender of a question, as the host knows it: a question's own claims would not count.
 
     Attributes:
-        spec: The function whose instance it is.
-        token: Of the run it has in hand; 0 where it asks for none.
+        spec: The function of the instance.
+        token: The token of its current run; 0 if the question needs none.
     """
 
     spec: FunctionSpec
@@ -58,10 +58,11 @@ class HostQuestion(msgspec.Struct, frozen=True):
     """A question that a host answers: a row of the table.
 
     Attributes:
-        answer: The answer; may raise, of which the instance hears the text.
-        needs_run: Only the run that the instance has in hand may ask it.
-        is_large: Its answers may be large: an instance is given the next when it has taken the last.
-        reaches_caller: It hands on a part of the run's answer, so that the run is not repeated.
+        answer: Returns the answer; the instance receives the text of an exception.
+        needs_run: Whether the question must belong to a run in flight.
+        is_large: Whether answers may be large: an instance receives the next once it has read the last.
+        reaches_caller: Whether it forwards a part of the run's answer, after which the run is not
+            repeated.
     """
 
     answer: Callable[[Asker, Any], Awaitable[Answer]]
@@ -77,7 +78,7 @@ class HostServices:
     """The questions that one host answers, by their messages.
 
     Attributes:
-        blot: Takes secrets out of texts, as far as the host knows any.
+        blot: Removes the secrets that the host knows from text.
     """
 
     def __init__(self, *questions: Questions, blot: Blot = str) -> None:
@@ -85,11 +86,11 @@ class HostServices:
         self._questions = {kind: row for rows in questions for kind, row in rows.items()}
 
     def row(self, question: Question) -> HostQuestion:
-        """The row of a question; one that is refused, where the host has none."""
+        """Return the row of a question; a row that refuses it if the host has none."""
         return self._questions.get(type(question), _UNANSWERED)
 
     async def answer(self, asker: Asker, question: Question) -> Answer:
-        """The answer.
+        """Return the answer.
 
         Raises:
             Misuse: This host does not answer such questions.
@@ -98,12 +99,12 @@ class HostServices:
         return await self.row(question).answer(asker, question)
 
     async def frame(self, asker: Asker, nonce: int, asked: Ask) -> bytes:
-        """The frame that answers a question. Never raises."""
+        """Return the frame that answers a question. Never raises."""
         said: Answer
         try:
             said = await self.answer(asker, asked.question)
             return encode(nonce, Answered(asked.number, said))
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises, the child must hear
+        except Exception as error:  # noqa: BLE001 - the child blocks until it has an answer
             denied = Denied(type(error).__name__, str(error)[:4096], is_final(error))
             return encode(nonce, Answered(asked.number, denied))
 
@@ -119,12 +120,12 @@ def state_questions(
     read: Callable[[StoreAddress, Sequence[str]], Awaitable[list[tuple[int, bytes | None]]]],
     scan: Callable[[StoreAddress, str, str, int], Awaitable[Scanned]],
 ) -> Questions:
-    """The stores of the asker: its own, and those that its app declares.
+    """Return the questions about stores: the function's own, and those that its app declares.
 
     Args:
-        read: Version (0: absent) and value of each of a store's keys.
-        scan: A store's keys that start with a prefix and are behind another, ascending, up to a limit, and all
-            that was looked at.
+        read: Returns version (0: absent) and value of each key of a store.
+        scan: Returns a store's keys that start with a prefix and come after another, ascending, up to a limit, and the
+                    range that was read.
     """
 
     async def read_state(asker: Asker, question: ReadState) -> Answer:
@@ -146,7 +147,7 @@ def _address(spec: FunctionSpec, store: str) -> StoreAddress:
 
 
 def secret_questions(read: Callable[[str], str]) -> Questions:
-    """The secrets that the asker, or its app, declares."""
+    """Return the question about secrets: those that the function, or its app, declares."""
 
     async def read_secret(asker: Asker, question: ReadSecret) -> Answer:
         check_granted(asker.spec, question.name)
@@ -161,12 +162,13 @@ def consumer_questions(
     *,
     blot: Blot = str,
 ) -> Questions:
-    """What a run asks that fetches events by itself, by the run's token.
+    """Return the questions of a run that fetches its events, by the run's token.
 
     Args:
-        fetch: The next events, up to so many (none: the run is to end), and how many were not fetched.
-        land: Commits what was fetched and done since the last time, all of it or nothing.
-        blot: Takes secrets out of what is committed.
+        fetch: Returns the next events, up to so many (none: the run should end), and how many were
+            not fetched.
+        land: Commits the events fetched, and their effects, since the last commit, atomically.
+        blot: Removes secrets from committed values.
     """
 
     async def fetched(asker: Asker, question: Fetch) -> Answer:
@@ -182,7 +184,7 @@ def consumer_questions(
 def answer_questions(
     send: Callable[[int, bytes, WireReply | None], Awaitable[None]],
 ) -> Questions:
-    """The parts of a call's answer, by the call's token; `send` returns when there is room for more."""
+    """Return the question about parts of a call's answer, by the call's token; `send` waits for the client."""
 
     async def accepted(asker: Asker, question: Part) -> Answer:
         await send(asker.token, question.body, question.head)
@@ -192,10 +194,10 @@ def answer_questions(
 
 
 def check_granted(spec: FunctionSpec, name: str) -> None:
-    """Pass, where the function may have the secret.
+    """Check that the function may have the secret.
 
     Raises:
-        Refused: Neither it nor its app declares it.
+        Refused: Neither the function nor its app declares it.
     """
     if name not in spec.secrets:
         raise Refused(

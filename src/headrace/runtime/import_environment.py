@@ -19,13 +19,14 @@ PASSED_ON: Final = (
     "SSL_CERT_FILE",
     "TZ",
 )
-"""What every app sees of the host's environment: where things are, never secrets."""
+"""Variables of the host that every app sees: paths and locale, never secrets."""
 
 _EAGER: Final = {"LD_BIND_NOW": "1"}
-"""Libraries are linked while they are loaded; else every child would link the functions that its start calls."""
+"""Resolves library symbols while libraries are loaded; otherwise every child would resolve those that it calls, and write to
+shared pages."""
 
 _SINGLE_THREADED: Final = {
-    # Numeric libraries start threads while they are imported, which no fork survives.
+    # Numeric libraries start threads while they are imported; threads do not survive a fork.
     "MKL_NUM_THREADS": "1",
     "NUMEXPR_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
@@ -34,7 +35,7 @@ _SINGLE_THREADED: Final = {
 
 
 def environment_for_import() -> dict[str, str]:
-    """The environment that an app's interpreter is started with."""
+    """Return the environment with which an app's interpreter is started."""
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return {**kept, **_EAGER, **_SINGLE_THREADED}
 

@@ -1,7 +1,7 @@
-"""The twin of the fleet: runs handlers right here, on the event loop, for tests and simulation.
+"""Inline runtime: runs handlers in this process, on the event loop, for tests and simulation.
 
-In: invocations. Out: the outcomes a real instance would give, crashes and timeouts included where a
-test asks for them. It isolates nothing: a handler that loops for ever takes the test with it.
+In: invocations. Out: the outcomes that a real instance would give, crashes and timeouts included if a test requests
+them. Without isolation: a handler that loops for ever blocks the test.
 """
 
 from __future__ import annotations
@@ -48,11 +48,12 @@ After = Callable[[Invocation, Outcome], Outcome | Awaitable[Outcome | None] | No
 
 
 class _Host:
-    """Asks the host's services for one app, at once."""
+    """Questions of one app to the host's services, answered synchronously."""
 
     def __init__(self, app: App, services: HostServices) -> None:
         self._declared = app
-        # The app asks for what it declares itself, which each of its functions may have.
+        # Questions of the app itself, outside any function: it may have the secrets that it
+        # declares.
         self._own = FunctionSpec(name=app.name, app=app.name, secrets=app.secrets)
         self._specs: dict[str, FunctionSpec] = {}
         self._services = services
@@ -80,7 +81,7 @@ class _Host:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            # The handler asks in a thread of its own.
+            # Called from a thread of the handler, where the timeout's loop may not be touched.
             loop.call_soon_threadsafe(deadline.reschedule, when)
         else:
             deadline.reschedule(when)
@@ -96,23 +97,23 @@ class _Host:
         self._answer(Asker(self._own, invocation.token), Part(body, head), PartAccepted)
 
     def _asker(self, function: str) -> Asker:
-        """The function as the host knows it; the app, where it is none of its functions that asks."""
+        """Return the function as the host knows it; the app if no function asks."""
         if function not in self._specs:
             self._specs = {spec.name: spec for spec in self._declared.spec().functions}
         return Asker(self._specs.get(function, self._own))
 
     def _answer(self, asker: Asker, question: Question, answer: type[T]) -> T:
-        found = _at_once(self._services.answer(asker, question))
+        found = _synchronously(self._services.answer(asker, question))
         assert isinstance(found, answer)  # noqa: S101 - so says the protocol
         return found
 
 
 class InlineRuntime:
-    """Runs functions on the loop of whoever asks. One "instance" per app, replaced when it dies.
+    """Runs functions on the caller's loop. One "instance" per app, replaced when it dies.
 
     Args:
         apps: The apps, by name.
-        services: Answers running functions; must not really wait (in-memory storage).
+        services: Answers running functions; must not suspend (in-memory storage).
         clock: Times out `async def` handlers; a plain handler cannot be interrupted.
         partitions: How many partitions each stream has.
         on_invoke: Called before each run. None lets it run; an outcome is returned in its place
@@ -144,14 +145,14 @@ class InlineRuntime:
         self._closed = False
 
     def failed_start(self, function: str) -> FailedStart | None:
-        """None: what a hook raises fails the run that it was called for."""
+        """Return None: an exception of a hook fails the run that called it."""
         del function
         return None
 
     def submit(
         self, invocation: Invocation, done: Waiter, after: Run | None = None, /
     ) -> InlineRun:
-        """As `runtime.base.Submit`; here nothing waits for an instance.
+        """As `runtime.base.Submit`; here no run waits for an instance.
 
         Raises:
             Unknown: No such function is deployed here.
@@ -166,13 +167,13 @@ class InlineRuntime:
                 f"no function `{invocation.function}` is deployed here{near(invocation.function, names)}"
             )
         before = after if isinstance(after, InlineRun) else None
-        run = InlineRun(functools.partial(self._live, app), invocation, done, before)
+        run = InlineRun(functools.partial(self._serve, app), invocation, done, before)
         self._running.add(run.task)
         run.task.add_done_callback(self._running.discard)
         return run
 
-    async def _live(self, app: App, invocation: Invocation) -> Outcome:
-        """From the moment it is handed over until its instance has said what came of it."""
+    async def _serve(self, app: App, invocation: Invocation) -> Outcome:
+        """Run an invocation, with the test's outcomes in place of the real ones."""
         if self.on_invoke is not None:
             instead = await _answer(self.on_invoke(invocation))
             if instead is not None:
@@ -189,11 +190,12 @@ class InlineRuntime:
         if not executor.is_async(invocation.function):
             return await executor.run(invocation)
         deadlines = self._hosts[app.name].deadlines
-        # A task of its own, as in an instance: a handler that cancels it cancels nobody else.
+        # A separate task, as in an instance: a handler that cancels its task must not cancel the
+        # platform's.
         loop = asyncio.get_running_loop()
         task = loop.create_task(executor.run(invocation))
         try:
-            # The loop's own, because a run may ask for more time.
+            # asyncio's timeout rather than the clock's, because a run may extend it.
             async with asyncio.timeout(invocation.timeout) as deadline:
                 deadlines[invocation.token] = loop, deadline
                 await asyncio.wait((task,))
@@ -208,7 +210,7 @@ class InlineRuntime:
                 await self._end(task)
 
     async def _end(self, task: asyncio.Task[Returned]) -> None:
-        """Cancel a run; what its handler makes of it counts no more."""
+        """Cancel a run; ignore how its handler ends."""
         self._ending.add(task)
         try:
             task.cancel()
@@ -216,6 +218,7 @@ class InlineRuntime:
         finally:
             self._ending.discard(task)
         if not task.cancelled():
+            # Retrieved, or asyncio logs an exception that was never read.
             task.exception()
 
     def _is_ended(self) -> bool:
@@ -236,7 +239,7 @@ class InlineRuntime:
         return found
 
     def _ended(self, app: App, outcome: Outcome) -> Outcome:
-        """A dead instance takes its memory of state with it; the next one starts afresh."""
+        """Drop the executor of a dead instance, and with it its state cache."""
         if outcome.returned is None:
             self._executors.pop(app.name, None)
         return outcome
@@ -250,12 +253,12 @@ class InlineRuntime:
 
 
 def crashed(message: str = "the instance was killed") -> Crashed:
-    """The outcome of an instance that died; for `on_invoke` and `on_outcome`."""
+    """Return the outcome of an instance that died; for `on_invoke` and `on_outcome`."""
     return Crashed(Cause("Crashed", message))
 
 
-def _at_once(work: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
-    """The result of something that is `async` in form only."""
+def _synchronously(work: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
+    """Return the result of an awaitable that never suspends."""
     steps = work.__await__()
     try:
         next(steps)

@@ -1,8 +1,8 @@
-"""A run of the inline runtime, and the one that was sent ahead of its end: a task each.
+"""A run of the inline runtime, and the run that was sent ahead behind it: a task each.
 
-In: invocations. Out: outcomes, in an order that instances could give them. Which run takes another
-one, which is taken back, and which ends before anybody has heard of the one before it, is read off
-the invocations' tokens: a simulation meets all of it, and the same again with the same seed.
+In: invocations. Out: outcomes, in an order in which instances could give them. The invocations' tokens decide which run
+accepts another one, which is taken back, and which ends before the run before it was reported: a simulation covers all
+of these, and repeats them with the same seed.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ class InlineRun:
         self._following: InlineRun | None = None
         self._outcome: Outcome | None = None
         self._has_ended = asyncio.Event()
-        self._is_told = asyncio.Event()
+        self._is_reported = asyncio.Event()
         if before is not None:
             before._following = self
         loop = asyncio.get_running_loop()
-        self.task = loop.create_task(self._live(), name=f"run {invocation.function}")
+        self.task = loop.create_task(self._serve(), name=f"run {invocation.function}")
 
     @property
     def takes_another(self) -> bool:
-        """Whether one more can be sent ahead now."""
+        """Return whether one more can be sent ahead now."""
         ended = self._has_ended.is_set() or self._following is not None
         return not ended and bool(self._invocation.token & TAKES_ANOTHER)
 
     def cancel(self) -> bool:
-        """Stop it: here a run has no process of its own, in which it could go on unheard."""
+        """Cancel its task: unlike in an instance, nothing runs on after that."""
         return self.task.cancel()
 
-    async def _live(self) -> None:
+    async def _serve(self) -> None:
         try:
             try:
                 self._outcome = outcome = await self._run()
@@ -59,19 +59,20 @@ class InlineRun:
                 self._has_ended.set()
             following = self._following
             if following is not None and following._invocation.token & HURRIES:
-                # What came of this one may be told only after the next one has run as well.
+                # As with an instance whose two results arrive in one read: this outcome is
+                # reported after the next run has ended.
                 await following._has_ended.wait()
             if self._before is not None:
-                await self._before._is_told.wait()
+                await self._before._is_reported.wait()
             if not self._done.done():
                 self._done.set_result(outcome)
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # noqa: BLE001 - a host that dies in a run dies for its caller too
+        except BaseException as error:  # noqa: BLE001 - also what ends the host: the caller must not wait for ever
             if not self._done.done():
                 self._done.set_exception(error)
         finally:
-            self._is_told.set()
+            self._is_reported.set()
 
     async def _run(self) -> Outcome:
         before = self._before

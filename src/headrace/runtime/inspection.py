@@ -1,7 +1,7 @@
-"""What the code of a target declares, read as a node reads it: by a zygote behind its walls.
+"""Inspection of a target's declarations, by a sandboxed zygote as on a node.
 
-In: a target, and what its app is given. Out: its description. The fleet is there for this alone; no
-function is run, and nothing stays behind.
+In: a target, and the environment of its app. Out: its description. The fleet exists only for this; no function runs,
+and no file or process remains.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from headrace.runtime.process.fleet_host import FleetHost
 from headrace.runtime.process.instance_logs import InstanceLine
 
 MAX_WORDS: Final = 2_000
-"""Characters of what was printed by an import that ended its process."""
+"""Characters of the output of an import that ended its process."""
 MAX_FILES: Final = 10_000
 MAX_NAMED: Final = 10
 FOLDER_MODE: Final = 0o711
 
 
-async def inspect(target: str, surroundings: ImportEnvironment, folder: Path) -> AppSpec:
-    """What the code at `target` declares.
+async def inspect(target: str, import_environment: ImportEnvironment, folder: Path) -> AppSpec:
+    """Return the declarations of the code at `target`.
 
     Args:
-        target: What is imported.
-        surroundings: What its app is given.
-        folder: An empty one, for scratch.
+        target: The target to import.
+        import_environment: The settings and variables of its app.
+        folder: An empty folder, for scratch.
 
     Raises:
         Misuse: It cannot be imported, or could not be forked afterwards; the message says why.
     """
     lines: list[InstanceLine] = []
-    # Every user passes through, and sees nothing.
+    # The instance's uid must pass through it, and cannot list it.
     folder.chmod(FOLDER_MODE)  # noqa: ASYNC240 - nobody else is on this loop
     tasks = Tasks(lambda _name, _error: None)
     fleet = Fleet(
         FleetHost(SystemClock(), SystemEntropy(), tasks, HostServices(), lines.append),
         scratch=folder / "scratch",
-        surroundings=lambda: surroundings,
+        import_environment=lambda: import_environment,
     )
     try:
         return await fleet.deploy(target)
@@ -65,9 +65,9 @@ async def inspect(target: str, surroundings: ImportEnvironment, folder: Path) ->
 
 
 def unreadable(target: str) -> Iterator[str]:
-    """A sentence for each file beside the code that its app could not read on a node of this user."""
+    """Yield a sentence for each file next to the code that its app could not read on a node of this user."""
     if os.geteuid() != 0:
-        # Whose own files they are, or who could not have imported them.
+        # Apps run as this user then: a file that it cannot read has failed the import already.
         return
     found = 0
     for root in search_paths(target):
@@ -83,7 +83,7 @@ def unreadable(target: str) -> Iterator[str]:
 
 
 def _closed(root: Path) -> Iterator[Path]:
-    """Files, and folders, of the code that are shut to others than their owner and group."""
+    """Yield files and folders of the code that only their owner and group can read."""
     looked = 0
     for place, folders, files in os.walk(root):
         open_folders = []

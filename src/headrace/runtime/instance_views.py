@@ -8,12 +8,12 @@ import msgspec
 
 
 class ColdStarts(msgspec.Struct, frozen=True):
-    """How long starts took, from lease to hello.
+    """How long starts took, from the request to the first possible run.
 
     Attributes:
-        latest: Seconds of recent ones, oldest first.
+        latest: Seconds of recent starts, oldest first.
         count: How many there were since the node started.
-        seconds: What they took together.
+        seconds: Their sum.
     """
 
     latest: tuple[float, ...] = ()
@@ -25,8 +25,8 @@ class FailedStart(msgspec.Struct, frozen=True):
     """Why the latest instance of a function did not start.
 
     Attributes:
-        cause: What its `init` hook raised and which one that was, or how it ended.
-        next_start: When another one is tried at the earliest, µs since the epoch.
+        cause: The exception of its `init` hook, with the hook's name, or how it ended.
+        next_start: The earliest time of the next attempt, µs since the epoch.
         running: Whether other instances of the function run meanwhile.
     """
 
@@ -36,11 +36,11 @@ class FailedStart(msgspec.Struct, frozen=True):
 
 
 FailedStarts = Callable[[str], FailedStart | None]
-"""Of the function of this full name; None where instances start."""
+"""Takes a function's full name; returns None if its instances start."""
 
 
 class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
-    """What one may know of an instance; `memory` is its own bytes, not those it shares."""
+    """Description of an instance; `memory` is its private bytes, without shared ones."""
 
     id: str
     pid: int
@@ -54,5 +54,5 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def every_start_succeeds(_function: str) -> FailedStart | None:
-    """Where functions run in the host itself."""
+    """Return None: for functions that run in the host itself."""
     return None

@@ -1,8 +1,8 @@
-"""Linux calls the standard library does not have, through ctypes.
+"""Linux system calls that the standard library lacks, through ctypes.
 
-Loaded once by a zygote before it forks, so that its children find every function bound already.
-Each call raises `OSError` with the kernel's reason, and decides nothing. Another system than Linux is
-refused here, at import: everything that starts processes for functions goes through this file.
+A zygote loads this before it forks, so that its children find every function bound. Each call raises `OSError` with the
+kernel's reason. Another system than Linux is refused here, at import: everything that starts processes for functions
+imports this file.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ _libc.mount.argtypes = [
     ctypes.c_ulong,
     ctypes.c_char_p,
 ]
-# Bound ahead: a library's functions are looked up by way of three tables.
+# Bound in advance: ctypes looks a function up through three tables, and writes to pages that
+# children share.
 _prctl, _capset = _libc.prctl, _libc.capset
 _capability_head = ctypes.create_string_buffer(struct.pack("<Ii", _CAPABILITY_VERSION, 0), 8)
 _no_capabilities = ctypes.create_string_buffer(24)
@@ -69,31 +70,34 @@ def _fail(what: str) -> OSError:
 
 
 def keep_memory_private() -> None:
-    """Let only its own threads and root read this process's memory and environment; no core dumps."""
+    """Hide this process's memory and environment from other processes, except root's; disable core dumps."""
     prctl(PR_SET_DUMPABLE, 0)
     try:
         os.listdir("/proc/self/fdinfo")  # noqa: PTH208 - names are enough
     except PermissionError:
-        # Kernels before 5.14 hide it from a process of another user than root then, and we need it.
+        # Kernels before 5.14 then hide `fdinfo` from the process itself unless it is root, and
+        # pids of pidfds are read there.
         prctl(PR_SET_DUMPABLE, 1)
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-    # 1, unlike 0, also stops dumps into a pipe (`core_pattern`); those that descend from us keep it.
+    # 1, unlike 0, also stops dumps into a pipe (`core_pattern`); descendants inherit it.
     least = 1 if hard == resource.RLIM_INFINITY or hard >= 1 else hard
     resource.setrlimit(resource.RLIMIT_CORE, (least, least))
 
 
 def die_with(parent: int) -> None:
-    """Between fork and exec: be killed when the parent's thread ends, from the first moment on.
+    """Set the parent-death signal, between fork and exec.
 
-    It outlives the exec, and reaches a process that is stopped before it has run a line.
+    It survives the exec, and also kills a process that is stopped before its first line. It fires when the parent's
+    forking thread ends.
     """
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The parent may have died between the fork and the line above: no signal would follow.
     if os.getppid() != parent:
         os._exit(0)
 
 
 def prctl(option: int, first: int = 0, second: int = 0) -> int:
-    """One of the process's own settings."""
+    """Call `prctl`, which changes settings of this process."""
     result: int = _prctl(option, first, second, 0, 0)
     if result < 0:
         raise _fail(f"prctl({option})")
@@ -101,7 +105,7 @@ def prctl(option: int, first: int = 0, second: int = 0) -> int:
 
 
 def syscall(number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None) -> int:
-    """A call known by its number only."""
+    """Make a system call by its number."""
     wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
     result: int = _libc.syscall(ctypes.c_long(number), *wide)
     if result < 0:
@@ -110,7 +114,7 @@ def syscall(number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char] |
 
 
 def set_seccomp(program: bytes) -> None:
-    """Install a filter; it cannot be taken away again, and is inherited."""
+    """Install a system call filter; it cannot be removed, and is inherited."""
     count = len(program) // 8
     instructions = ctypes.create_string_buffer(program, len(program))
 
@@ -122,44 +126,47 @@ def set_seccomp(program: bytes) -> None:
 
 
 def unshare(flags: int) -> None:
-    """Leave the namespaces shared so far."""
+    """Move this process into new namespaces."""
     if _libc.unshare(flags) != 0:
         raise _fail("unshare")
 
 
 def fork_into(flags: int) -> int:
-    """Fork a child into new namespaces; 0 in the child. For a process with one thread only.
+    """Fork a child into new namespaces; return 0 in the child. For a process with one thread only.
 
-    The interpreter's fork hooks do not run: a process that has started no thread needs none.
+    The interpreter's fork hooks do not run: a process without other threads needs none.
     """
     if not flags:
         return os.fork()
     number = _CLONE.get(ARCHITECTURE)
     if number is None:
         raise OSError(f"clone: its number on `{ARCHITECTURE}` is not known")
+    # Not `unshare` and then `fork`: that would move the calling process, the warden, into the
+    # namespaces too.
     return syscall(number, flags | int(signal.SIGCHLD), 0, 0, 0, 0)
 
 
 def keep_capabilities(kept: int) -> None:
-    """Have these capabilities and no other; what is given up is not had again."""
+    """Drop all capabilities but these, permanently."""
     both = struct.pack("<III", kept, kept, 0) + bytes(12)
     if _capset(_capability_head, ctypes.create_string_buffer(both, len(both))) != 0:
         raise _fail("capset")
 
 
 def give_up_capabilities() -> None:
-    """Have none. Made for the cold path: everything it needs is there already."""
+    """Drop all capabilities. For the start of instances: its buffers exist already."""
     if _capset(_capability_head, _no_capabilities) != 0:
         raise _fail("capset")
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
-    """Mount, bind or change propagation."""
+    """Mount a file system, bind a folder or change propagation."""
     if _libc.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode()) != 0:
         raise _fail(f"mount on `{target}`")
 
 
 def trim_heap() -> None:
-    """Give free memory back to the kernel where the C library can."""
+    """Return free memory to the kernel, if the C library supports it."""
+    # musl has no `malloc_trim`.
     if _malloc_trim is not None:
         _malloc_trim(0)

@@ -1,11 +1,10 @@
-"""The instances of one function: lease, give back, replace; and who waits for one.
+"""Pool of the instances of one function, and the queue of runs that wait for one.
 
-A run goes to the instance its affinity remembers, else to the one used last, else a hibernating
-one is revived, else a new one is forked, else it waits in a bounded line. While runs are known to
-be shorter than a fork, a busy instance takes several at once. An instance that dies is dropped;
-a run lost with it through no fault of its own is run again, alone. What waits in the line is a run,
-not a task: whoever frees an instance hands it the first. The pool decides; time comes in through
-`tend`, which its fleet calls.
+A run goes to the last instance of its affinity key, else to the instance used last, else a hibernating one is resumed,
+else a new one is forked, else the run waits in a bounded queue. While runs are shorter than a fork, a busy instance
+takes several at once. A dead instance is dropped; a run that was lost with it and is not to blame runs again, alone.
+The queue holds runs, not tasks: an instance that becomes free takes the first. The fleet calls `maintain`
+periodically.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ from headrace.runtime.states import InstanceState
 
 MAX_WAITING = 4_096
 MAX_AFFINITIES = 4_096
-MAX_IN_HAND = 32
-"""Runs one instance takes at once while they are short."""
+MAX_IN_FLIGHT = 32
+"""Runs that one instance takes at once while they are short."""
 SHORT_RUN_S = 0.0005
-"""Only while runs take less than this on average do they share an instance,"""
+"""Runs share an instance only while they take less than this on average,"""
 LONG_RUN_S = 0.005
-"""and only while none took longer than this of late."""
+"""and only while none took longer than this recently."""
 WAKE_S = 0.0001
-"""What waking a process costs: a shorter wait is better spent behind others."""
+"""The cost of waking a process: a shorter wait behind other runs is cheaper."""
 FORK_S = 0.001
-"""What a fork costs, likewise."""
+"""The cost of a fork, likewise."""
 TINY_RUN_S = 0.00002
-"""Runs that take less are over before the host has handed over the next: one instance keeps up."""
+"""Shorter runs end before the host has sent the next one: one instance keeps up."""
 AHEAD_RUN_S = 0.05
-"""While no run took longer than this of late, the next one may be sent to a busy instance: what it
-saves is a part of a millisecond, and it is taken back where it would wait longer."""
+"""While no run took longer than this recently, the next one may be sent ahead to a busy instance. That saves a part of a
+millisecond; the run is taken back if it would wait longer."""
 START_PAUSE_S = 0.1
-"""How long no instance is forked after one did not start; twice as long each time,"""
+"""The pause before the next fork after an instance did not start; it doubles each time,"""
 MAX_START_PAUSE_S = 5.0
 """up to this."""
 SMOOTHING = 0.1
@@ -49,8 +48,8 @@ class Pool:
     """All instances of one version of one function.
 
     Attributes:
-        not_started: Why the latest instance did not start; None where it did.
-        starts_again: The monotonic time from which another one is forked after that.
+        not_started: Why the latest instance did not start; None if it did.
+        starts_again: The monotonic time of the next fork after that.
     """
 
     def __init__(
@@ -70,21 +69,22 @@ class Pool:
         self._idle: OrderedDict[Instance, None] = OrderedDict()
         self._sleeping: OrderedDict[Instance, None] = OrderedDict()
         self._sharing: OrderedDict[Instance, None] = OrderedDict()
-        self._homes: OrderedDict[str, Instance] = OrderedDict()
+        self._affinities: OrderedDict[str, Instance] = OrderedDict()
         self._waiting: OrderedDict[FleetRun, None] = OrderedDict()
         self._calling = False
         self.not_started: Cause | None = None
         self._start_pause = START_PAUSE_S
         self.starts_again = 0.0
+        # Long until measured: sharing an instance before that could delay runs behind a slow one.
         self._run_s = 1.0
         self._slowest_s = 1.0
         self._short = False
-        """Whether runs are so short now that they may share an instance."""
+        """Whether runs are currently so short that they may share an instance."""
 
     def keep_pace_of(self, before: Pool) -> None:
-        """Take runs for as long as those of the version before, until it is known better.
+        """Start with the run times of the former version.
 
-        Else each run that comes before that would have an instance forked for itself.
+        Without them each run before the first measurements would fork an instance.
         """
         self._run_s, self._slowest_s, self._short = (
             before._run_s,
@@ -94,25 +94,26 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """How many runs stand in line."""
+        """Return how many runs wait."""
         return len(self._waiting)
 
     @property
-    def in_hand(self) -> int:
-        """How many runs its instances have not answered."""
-        return sum(instance.in_hand for instance in self.instances)
+    def in_flight(self) -> int:
+        """Return how many runs its instances have not answered."""
+        return sum(instance.in_flight for instance in self.instances)
 
     def start(self, run: FleetRun) -> None:
-        """Hand it to an instance, now or when its turn comes.
+        """Start a run on an instance, now or when one is free.
 
         Raises:
-            Overloaded: The line is full.
+            Overloaded: The queue is full.
             Unavailable: No instance could be forked.
         """
         waiting = self._waiting
+        # A run may not overtake those that wait, even if an instance is free for it.
         instance = None if waiting else self._choose(run.invocation.affinity, alone=run.alone)
         if instance is not None:
-            instance.hand(run)
+            instance.run(run)
             return
         if len(waiting) >= MAX_WAITING:
             raise Overloaded(
@@ -120,36 +121,38 @@ class Pool:
                 "send slower, or raise `Scaling(max=...)`"
             )
         waiting[run] = None
-        run.line = self
+        run.queue = self
 
     def withdraw(self, run: FleetRun) -> bool:
-        """Take it out of the line; False where it is not there any more."""
+        """Remove a waiting run; False if it does not wait any more."""
         if run not in self._waiting:
             return False
         del self._waiting[run]
-        # It may have held up others: what is to run alone waits for longer.
+        # It may have blocked those behind it: a run that must run alone waits for an idle
+        # instance.
         self.call_next()
         return True
 
     def takes_ahead(self, instance: Instance) -> bool:
-        """Whether a run is well placed behind the one that instance has in hand."""
+        """Return whether a run should be sent ahead behind the instance's current one."""
         return (
             self._slowest_s < AHEAD_RUN_S
-            # Short ones are placed behind one another anyhow.
+            # Short runs share instances anyhow, without the cost of a claim.
             and not self._short
             and not (self._waiting or self.draining)
-            and not self._worn_out(instance)
+            and not self._needs_replacement(instance)
         )
 
     # -- choosing --------------------------------------------------------------------------------
 
     def _choose(self, affinity: str, *, alone: bool) -> Instance | None:
         short = self._short
-        instance = self._at_home(affinity, alone=alone) if affinity else None
+        instance = self._affine(affinity, alone=alone) if affinity else None
         if instance is None and short and self._sharing and not alone:
-            # Waiting behind a few quick runs is cheaper than waking another process.
+            # Waiting behind a few short runs is cheaper than waking another process.
             instance = self._shared(WAKE_S)
         if instance is None and self._idle:
+            # The one used last: its caches are warm, and the others stay idle and can hibernate.
             instance = next(reversed(self._idle))
         if instance is None:
             instance = self._another(alone=alone)
@@ -163,41 +166,41 @@ class Pool:
             self._sharing.pop(instance, None)
         else:
             self._sharing[instance] = None
-        if affinity and self._homes.get(affinity) is not instance:
-            self._homes[affinity] = instance
-            if len(self._homes) > MAX_AFFINITIES:
-                self._homes.popitem(last=False)
+        if affinity and self._affinities.get(affinity) is not instance:
+            self._affinities[affinity] = instance
+            if len(self._affinities) > MAX_AFFINITIES:
+                self._affinities.popitem(last=False)
         return instance
 
-    def _at_home(self, affinity: str, *, alone: bool) -> Instance | None:
-        """Where this affinity ran last, if it can take the run now."""
-        home = self._homes.get(affinity) if affinity else None
+    def _affine(self, affinity: str, *, alone: bool) -> Instance | None:
+        """Return the last instance of this affinity key, if it can take the run now."""
+        home = self._affinities.get(affinity) if affinity else None
         if home is None or home in self._idle:
             return home
         shares = not alone and home in self._sharing and self._takes_more(home)
-        return home if shares and home.in_hand * self._run_s < WAKE_S else None
+        return home if shares and home.in_flight * self._run_s < WAKE_S else None
 
     def _takes_more(self, instance: Instance) -> bool:
-        return self._short and instance.in_hand < MAX_IN_HAND and self._is_at_work(instance)
+        return self._short and instance.in_flight < MAX_IN_FLIGHT and self._is_at_work(instance)
 
     def _is_at_work(self, instance: Instance) -> bool:
-        """Whether a short run may wait behind those that it has in hand."""
-        # One that starts will be there before another one that is forked now.
+        """Return whether a short run may wait behind its runs in flight."""
+        # A starting instance is ready before one that would be forked now.
         state = instance.state
         return (
             state is InstanceState.BUSY or state is InstanceState.STARTING
-        ) and not self._worn_out(instance)
+        ) and not self._needs_replacement(instance)
 
-    def _shared(self, patience_s: float) -> Instance | None:
-        """A busy instance that will be free within this time."""
+    def _shared(self, most_wait_s: float) -> Instance | None:
+        """Return a busy instance that will be free within this time."""
         if not self._short:
             return None
         run_s = self._run_s
         if run_s < TINY_RUN_S:
-            patience_s = LONG_RUN_S
+            most_wait_s = LONG_RUN_S
         for instance in self._sharing:
-            ahead = instance.in_hand
-            if ahead * run_s < patience_s and ahead < MAX_IN_HAND and self._is_at_work(instance):
+            ahead = instance.in_flight
+            if ahead * run_s < most_wait_s and ahead < MAX_IN_FLIGHT and self._is_at_work(instance):
                 return instance
         return None
 
@@ -206,13 +209,16 @@ class Pool:
         return len(self.instances) >= self.spec.scaling.max
 
     def _another(self, *, alone: bool) -> Instance | None:
-        """One that has to be woken, forked or, while runs are short, shared."""
+        """Return an instance that is resumed, forked or, while runs are short, shared."""
         if not alone and (shared := self._shared(FORK_S)) is not None:
             return shared
         if self._sleeping:
             return next(reversed(self._sleeping))
         if self._full or not self._make_room():
+            # At the limit even a longer wait behind others is better than none.
             return None if alone else self._shared(LONG_RUN_S)
+        # Refused rather than queued: each start fails after its hooks ran, and a queue would fill
+        # meanwhile.
         if self.not_started is not None and self._now() < self.starts_again:
             raise not_started(self.spec.name, self.not_started)
         instance = self._fork(self)
@@ -220,109 +226,112 @@ class Pool:
             self.instances.add(instance)
         return instance
 
-    # -- the line --------------------------------------------------------------------------------
+    # -- waiting runs --------------------------------------------------------------------------------
 
-    def call_next(self, *, everyone: bool = False) -> None:
-        """Begin those first in line, as many as instances can take now.
+    def call_next(self, *, refuse_all: bool = False) -> None:
+        """Start waiting runs, in order, as many as instances can take now.
 
         Args:
-            everyone: Go on where no instance can be forked, and tell each of them; else only the
-                first is told, since the rest may yet have an instance that is busy now.
+            refuse_all: Refuse all of them if no instance can be forked. By default only the first is refused, since a
+                busy instance may still serve the others.
         """
         if self._calling:
-            # Whoever is at it already looks at the rest as well.
+            # Re-entered from below, by an instance that was freed: the outer call looks at the
+            # rest.
             return
         self._calling = True
         try:
             while self._waiting:
                 run = next(iter(self._waiting))
                 instance, trouble = None, None
+                # A waiter that has been cancelled needs no instance.
                 if not run.done.done():
                     try:
                         instance = self._choose(run.invocation.affinity, alone=run.alone)
-                    except Exception as error:  # noqa: BLE001 - whoever waits is told, not whoever calls
+                    except Exception as error:  # noqa: BLE001 - reported to the waiter, not to the caller
                         trouble = error
                     if instance is None and trouble is None:
                         return
                 del self._waiting[run]
                 if instance is not None:
-                    instance.hand(run)
+                    instance.run(run)
                 elif trouble is not None:
                     run.refused(trouble)
-                    if not everyone:
+                    if not refuse_all:
                         return
         finally:
             self._calling = False
 
-    # -- what instances tell ---------------------------------------------------------------------
+    # -- events of instances ---------------------------------------------------------------------
 
     def freed(self, instance: Instance) -> None:
-        """It has answered a run, or has come up."""
-        if instance.in_hand == 0 and instance.state is InstanceState.IDLE:
+        """Use an instance that has answered a run, or has started."""
+        if instance.in_flight == 0 and instance.state is InstanceState.IDLE:
             self._sharing.pop(instance, None)
-            if (self.draining and not self._waiting) or self._worn_out(instance):
+            if (self.draining and not self._waiting) or self._needs_replacement(instance):
                 instance.stop()
                 return
             self._idle[instance] = None
-        if self._waiting and instance.in_hand < MAX_IN_HAND:
+        if self._waiting and instance.in_flight < MAX_IN_FLIGHT:
             self.call_next()
 
     def started(self) -> None:
-        """One has come up."""
+        """Take note that an instance has started."""
         self.not_started = None
         self._start_pause = START_PAUSE_S
 
     def start_failed(self, cause: Cause) -> None:
-        """One ended before it could take up a run: the next is forked a little later each time."""
+        """Take note that an instance ended before it could accept a run; delay the next fork, longer each time."""
         self.not_started = cause
         self.starts_again = self._now() + self._start_pause
         self._start_pause = min(self._start_pause * 2, MAX_START_PAUSE_S)
 
-    def took(self, seconds: float) -> None:
-        """A run took this long; the memory of a slow one fades."""
+    def ran(self, seconds: float) -> None:
+        """Take note of a run's time; the influence of a slow one fades."""
         self._run_s += SMOOTHING * (seconds - self._run_s)
+        # The average alone would let one slow key hold up the short runs behind it.
         self._slowest_s = max(seconds, self._slowest_s * FADING)
         self._short = self._run_s < SHORT_RUN_S and self._slowest_s < LONG_RUN_S
 
     def leaving(self, instance: Instance) -> None:
-        """It takes no more runs, though it may not be dead yet."""
+        """Remove an instance that accepts no more runs, though it may still run."""
         self._idle.pop(instance, None)
         self._sleeping.pop(instance, None)
         self._sharing.pop(instance, None)
-        for affinity in [key for key, home in self._homes.items() if home is instance]:
-            del self._homes[affinity]
+        for affinity in [key for key, home in self._affinities.items() if home is instance]:
+            del self._affinities[affinity]
 
     def gone(self, instance: Instance) -> None:
-        """It is dead."""
+        """Remove a dead instance."""
         self.leaving(instance)
         self.instances.discard(instance)
-        self.call_next(everyone=self.not_started is not None and not self.instances)
+        self.call_next(refuse_all=self.not_started is not None and not self.instances)
 
-    def _worn_out(self, instance: Instance) -> bool:
+    def _needs_replacement(self, instance: Instance) -> bool:
         scaling = self.spec.scaling
         return (
             instance.tainted
             or (
                 scaling.max_invocations is not None
-                and instance.invocations + instance.in_hand >= scaling.max_invocations
+                and instance.invocations + instance.in_flight >= scaling.max_invocations
             )
             or (
                 scaling.max_instance_age is not None
-                and self._now() - instance.born >= scaling.max_instance_age
+                and self._now() - instance.created_at >= scaling.max_instance_age
             )
         )
 
-    # -- time passes -----------------------------------------------------------------------------
+    # -- periodic work -----------------------------------------------------------------------------
 
-    def tend(self, now: float) -> None:
-        """Kill what overran, put to sleep what was idle long, evict what slept long, keep `min`."""
+    def maintain(self, now: float) -> None:
+        """Kill overdue instances, hibernate idle ones, evict hibernating ones, and keep `min` of them."""
         scaling = self.spec.scaling
         for instance in list(self.instances):
             instance.overrun(now)
         for instance in list(self._idle):
             if instance.state is not InstanceState.IDLE:
                 self._idle.pop(instance)
-            elif self._worn_out(instance):
+            elif self._needs_replacement(instance):
                 self.evict(instance)
             elif now - instance.idle_since >= scaling.keep_warm and self._spare():
                 self._idle.pop(instance)
@@ -349,37 +358,37 @@ class Pool:
         return awake > self.spec.scaling.min
 
     def next_change(self) -> float | None:
-        """When `tend` has something to do again, were nothing to happen until then."""
+        """Return when `maintain` must be called next, if nothing else happens."""
         scaling = self.spec.scaling
         times = [instance.idle_since + scaling.keep_hibernating for instance in self._sleeping]
         if self._spare():
             times += [instance.idle_since + scaling.keep_warm for instance in self._idle]
         if scaling.max_instance_age is not None:
-            times += [instance.born + scaling.max_instance_age for instance in self._idle]
+            times += [instance.created_at + scaling.max_instance_age for instance in self._idle]
         if self.not_started is not None and len(self.instances) < scaling.min:
             times.append(self.starts_again)
         return min(times, default=None)
 
     @property
     def resting(self) -> list[Instance]:
-        """Instances that could be evicted."""
+        """Return the instances that could be evicted, hibernating ones first."""
         return [*self._sleeping, *self._idle]
 
     def evict(self, instance: Instance) -> None:
-        """Stop one that has nothing in hand."""
+        """Stop an instance without runs in flight."""
         self._idle.pop(instance, None)
         self._sleeping.pop(instance, None)
         instance.stop()
 
-    def drain(self, *, serves_line: bool = False) -> None:
-        """Take no new run; stop what is idle now and the rest as it becomes idle.
+    def drain(self, *, serves_waiting: bool = False) -> None:
+        """Accept no new run; stop idle instances now and the others as they become idle.
 
         Args:
-            serves_line: Run what waits in line, which nobody else could; else each is submitted again,
-                to the pool that has taken this one's place.
+            serves_waiting: Run the waiting runs here, since no other pool has this function; else each is submitted again,
+                to the pool that replaces this one.
         """
         self.draining = True
-        if serves_line and self._waiting:
+        if serves_waiting and self._waiting:
             return
         for instance in self.resting:
             self.evict(instance)

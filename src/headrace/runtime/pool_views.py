@@ -1,4 +1,4 @@
-"""What pools of instances look like at this moment, as the values of `instance_views`."""
+"""Current state of pools, as the values of `instance_views`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def failed_start_of(pool: Pool, cause: Cause, monotonic: float, now: int) -> Fai
 
 
 def views_of(pools: Iterable[Pool], now: float) -> list[InstanceView]:
-    """Every instance of these pools, as it is now. Slow: its memory is counted page by page."""
+    """Return a view of every instance of these pools. Slow: the kernel counts memory page by page."""
     return [
         InstanceView(
             id=instance.identity,
@@ -28,7 +28,7 @@ def views_of(pools: Iterable[Pool], now: float) -> list[InstanceView]:
             function=instance.function,
             version=pool.spec.version,
             state=instance.state.value,
-            age=now - instance.born,
+            age=now - instance.created_at,
             invocations=instance.invocations,
             memory=own_memory_of(instance.pid),
         )

@@ -1,9 +1,8 @@
-"""Runs that are sent ahead: to an instance that is busy, to be begun when it has ended what it does.
+"""Claims of runs that are sent ahead to a busy instance, which starts them after its current run.
 
-In: that a run was sent ahead, and that it is wanted back. Out: whose it is. Host and instance share
-a count, an eventfd: the host adds one for each such run, the instance takes one off before it
-begins one, and the host takes one off to have the last of them back. The kernel lets nobody take
-the same one twice, so a run is begun or taken back, never both, whoever dies meanwhile.
+Host and instance share a counter, an eventfd. The host adds one for each run sent ahead; the instance subtracts one
+before it starts such a run; the host subtracts one to take the last of them back. The kernel gives each count to one
+side, so a run is either started or taken back, even if one side dies meanwhile.
 """
 
 from __future__ import annotations
@@ -13,19 +12,20 @@ import os
 
 
 class PrefetchClaims:
-    """The host's end of one instance's count; made when the first run is sent ahead."""
+    """The host's end of one instance's counter; created when the first run is sent ahead."""
 
     def __init__(self) -> None:
+        # EFD_SEMAPHORE: each read takes one, not the whole count.
         self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
 
-    def lend(self) -> None:
-        """One more run may be begun."""
+    def add(self) -> None:
+        """Allow one more run to start."""
         with contextlib.suppress(BlockingIOError):
-            # It is full only where the author's code wrote to it: there is enough to claim then.
+            # Only the author's code can have filled the counter; then there is enough to claim.
             os.eventfd_write(self.descriptor, 1)
 
     def take_back(self) -> bool:
-        """Have the last one back; False where the instance has begun it, or is about to."""
+        """Take the last run back; return False if the instance has started it, or is about to."""
         try:
             os.eventfd_read(self.descriptor)
         except BlockingIOError:
@@ -33,5 +33,5 @@ class PrefetchClaims:
         return True
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the descriptor."""
         os.close(self.descriptor)

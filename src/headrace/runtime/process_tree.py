@@ -1,9 +1,7 @@
-"""Process trees: finding the descendants of a process, and ending all of them.
+"""Process trees: find the descendants of a process, and kill all of them.
 
-In come pids of this process's children, found in `/proc`, which must be that of our own PID
-namespace; nothing comes out but the dead. A child that we have not reaped keeps its pid, and those
-further down are held by a descriptor while they are looked at again, so that a number that was
-given to another process meanwhile is never signalled.
+In: pids of this process's children, from a `/proc` of our PID namespace. An unreaped child keeps its pid. Processes
+further down are held by a pidfd and then checked again, so that a pid that was reused meanwhile is never signalled.
 """
 
 from __future__ import annotations
@@ -14,18 +12,19 @@ import signal
 from headrace.runtime import kernel
 
 ALONE = 3
-"""Links of the folder of a process's threads, where it has one."""
-MAX_OFFSPRING = 1_024
+"""The link count of a process's thread folder if it has one thread."""
+MAX_DESCENDANTS = 1_024
 READ_BYTES = 1 << 16
 MAX_PASSES = 64
-"""How often a family that multiplies is looked at again until every member stands still."""
+"""How often a forking tree is read again until every process in it is stopped."""
 
 
 def children(pid: int) -> list[int]:
-    """The pids of a process's children, whichever of its threads they came of."""
+    """Return the pids of a process's children, of all its threads."""
     tasks = f"/proc/{pid}/task"
     try:
-        # Of a folder whose entries are folders the link count is their number.
+        # The link count of the thread folder is two plus the number of threads: one `stat` instead
+        # of a listing in the usual case.
         threads = os.listdir(tasks) if os.stat(tasks).st_nlink != ALONE else [str(pid)]  # noqa: PTH116, PTH208 - hot
     except OSError:
         return []
@@ -36,7 +35,7 @@ def children(pid: int) -> list[int]:
         except OSError:
             continue
         try:
-            # No file object: it is asked for every instance, every second.
+            # Without a file object: read for every instance, every second.
             said = b"".join(iter(lambda: os.read(file, READ_BYTES), b""))  # noqa: B023 - used at once
             found += [int(child) for child in said.split()]
         except OSError:
@@ -46,18 +45,18 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def offspring(pid: int) -> list[int]:
-    """The pids of all that descends from a process, as far as a bound: a guess, since they come and go."""
+def descendants(pid: int) -> list[int]:
+    """Return the pids of the descendants of a process, up to a bound: an estimate, since they come and go."""
     found = children(pid)
     for child in found:
-        if len(found) >= MAX_OFFSPRING:
+        if len(found) >= MAX_DESCENDANTS:
             break
         found += children(child)
     return found
 
 
 def uid_of(pid: int) -> int:
-    """The real uid of a process, also of one that hides its files; -1 where it is gone."""
+    """Return the real uid of a process, also of one that is not dumpable; -1 if it is gone."""
     try:
         with open(f"/proc/{pid}/status") as file:  # noqa: PTH123 - a kernel file
             lines = file.read().splitlines()
@@ -67,7 +66,7 @@ def uid_of(pid: int) -> int:
 
 
 def owner(pid: int) -> int:
-    """The uid a process runs under, -1 where it is gone."""
+    """Return the uid of a process, -1 if it is gone."""
     try:
         return os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116 - hot
     except OSError:
@@ -75,19 +74,20 @@ def owner(pid: int) -> int:
 
 
 def kill_all_of(uid: int) -> None:
-    """Kill every process of a uid in one stroke of the kernel's, which no fork bomb outruns.
+    """Kill every process of a uid by one system call, which a fork bomb cannot outrun.
 
     Raises:
         ValueError: The uid is root's, whose processes are not ours.
     """
     if uid <= 0:
         raise ValueError(f"uid {uid} is not an instance's")
+    # A helper, since `kill(-1)` spares only the process that calls it.
     helper = os.fork()
     if helper == 0:
         try:
             os.setresuid(uid, uid, uid)
-            # Changing to a uid does not take away the right to signal others, unless from root;
-            # with it, the next line would kill every process of the machine.
+            # A uid change drops capabilities only if it starts from root. With CAP_KILL the next
+            # line would kill every process of the machine.
             kernel.give_up_capabilities()
             if os.getresuid() == (uid, uid, uid):
                 os.kill(-1, signal.SIGKILL)
@@ -96,11 +96,10 @@ def kill_all_of(uid: int) -> None:
     os.waitpid(helper, 0)
 
 
-def kill_families(roots: list[int]) -> None:
-    """Kill these children of ours and all that descends from them; the roots are left to reap.
+def kill_trees(roots: list[int]) -> None:
+    """Kill these children and all their descendants; the caller reaps the roots.
 
-    They are stopped first, generation by generation, until none that still runs is found: what is
-    stopped cannot fork.
+    They are stopped first, generation by generation, until no running one is found: a stopped process cannot fork.
     """
     held: dict[int, int] = {}
     try:
@@ -118,7 +117,7 @@ def _stop_more(roots: list[int], held: dict[int, int]) -> bool:
     """Stop every process that is not held yet; return whether there was one."""
     fresh = False
     for root in roots:
-        # A child of ours that we have not reaped keeps its number.
+        # An unreaped child keeps its pid.
         if root not in held and _hold(root, held):
             _send(held[root], signal.SIGSTOP)
             fresh = True
@@ -128,7 +127,7 @@ def _stop_more(roots: list[int], held: dict[int, int]) -> bool:
         for child in children(parent):
             if child in held or not _hold(child, held):
                 continue
-            # Between the list and the descriptor the number may have changed hands.
+            # The pid may have been reused between the listing and `pidfd_open`.
             if child in children(parent):
                 _send(held[child], signal.SIGSTOP)
                 waiting.append(child)
@@ -150,5 +149,5 @@ def _send(pidfd: int, number: signal.Signals) -> None:
     try:
         signal.pidfd_send_signal(pidfd, number)
     except OSError:
-        # It is dead, or not ours to signal: a program that changed its uid ends by itself.
+        # It is dead, or runs under another uid (a set-uid program), which ends by itself.
         return

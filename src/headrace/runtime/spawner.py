@@ -1,8 +1,7 @@
-"""Everything of a fleet that comes to life: zygotes and instances, with their folders and ids.
+"""Spawner of a fleet: starts zygotes and instances, with their folders and ids.
 
-Each zygote gets a folder of its own beneath the fleet's scratch folder, in which its instances have
-theirs, and, where the host is root, a block of ids that are nobody else's. What happens to them
-later is told to the fleet, and decided there.
+Each zygote gets a folder below the fleet's scratch folder, in which its instances have theirs, and, if the host is
+root, an exclusive block of ids. Later events are reported to the fleet, which decides.
 """
 
 from __future__ import annotations
@@ -30,69 +29,70 @@ from headrace.runtime.process.zygote import Zygote
 from headrace.runtime.protocol.messages import Exited, Fork, Forked, ForkFailed, pack_resources
 
 DESCRIPTORS_PER_INSTANCE = 8
-"""Five it keeps at most, three more while it is forked."""
+"""At most five while it runs, and three more during the fork."""
 SPARE_DESCRIPTORS = 1_024
 APP_GROUPS = range(INSTANCE_UIDS.stop, INSTANCE_UIDS.stop + GROUPS)
-"""Where the groups lie by which instances of an app share its files."""
+"""The range of the groups by which instances of an app share its files."""
 
 
 class FleetView(Protocol):
-    """The fleet, as those that come to life know it."""
+    """The fleet, as receiver of the events of zygotes and instances."""
 
-    def born(self, instance: Instance) -> None:
-        """An instance was ordered."""
+    def instance_requested(self, instance: Instance) -> None:
+        """Register an instance that was requested from a zygote."""
         ...
 
     def started(self, instance: Instance) -> None:
-        """It has come up."""
+        """Take note that an instance has started."""
         ...
 
     def start_failed(self, function: str, cause: Cause) -> None:
-        """One ended before it could take up a run."""
+        """Take note that an instance ended before it could accept a run."""
         ...
 
     def gone(self, instance: Instance) -> None:
-        """It is dead and reaped."""
+        """Take note that an instance is dead and reaped."""
         ...
 
     def forked(self, forked: Forked, pidfd: int) -> None:
-        """A zygote forked; the descriptor is yours."""
+        """Take note of a fork; the receiver owns the descriptor."""
         ...
 
     def fork_failed(self, failed: ForkFailed) -> None:
-        """A zygote could not."""
+        """Take note of a failed fork."""
         ...
 
     def exited(self, exited: Exited) -> None:
-        """A zygote reaped an instance."""
+        """Take note of a reaped instance."""
         ...
 
     def zygote_died(self, deployment: Deployment, dead: Zygote) -> None:
-        """A zygote is dead, and all that was below it."""
+        """Take note of the death of a zygote and of all its instances."""
         ...
 
 
 class Spawner:
-    """Makes zygotes and instances. Owned by the fleet."""
+    """Creates zygotes and instances. Owned by the fleet."""
 
     def __init__(
         self,
-        hears: FleetView,
+        fleet: FleetView,
         host: FleetHost,
         *,
         scratch: Path,
         files: AppFolders,
-        surroundings: Callable[[], ImportEnvironment],
+        import_environment: Callable[[], ImportEnvironment],
         isolation: int,
         spin: float,
     ) -> None:
         self.partitions: dict[str, int] = {}
-        self._hears = hears
+        self._fleet = fleet
         self._host = host
         self._scratch = scratch.resolve()
         self._files = files
-        self._surroundings = surroundings
+        self._import_environment = import_environment
         self._isolation = isolation
+        # With one core a polling child takes the time that the host needs to send the run.
         self._spin = spin if (os.cpu_count() or 1) > 1 else 0.0
         self._privileged = os.geteuid() == 0
         self._ids: IdRange | None = None
@@ -100,13 +100,14 @@ class Spawner:
         self._count = 0
 
     def zygote(self, deployment: Deployment) -> Zygote:
-        """A zygote for a version of an app, not started yet.
+        """Return a zygote for a version of an app, not started yet.
 
         Raises:
-            DiskFull, Unavailable: There is no folder to be had for it, or there are no ids.
+            DiskFull, Unavailable: Its folder cannot be created, or there are no ids.
         """
         try:
             self._scratch.mkdir(parents=True, exist_ok=True, mode=0o711)
+            # Only before the first zygote: from then on the folders are this fleet's.
             if not self._zygotes:
                 self._clear_scratch()
         except OSError as error:
@@ -116,7 +117,7 @@ class Spawner:
         self._zygotes += 1
         return Zygote(
             deployment.target,
-            owner=Deployed(deployment, self._hears),
+            owner=Deployed(deployment, self._fleet),
             host=self._host,
             interpreter=deployment.interpreter,
             confinement=Confinement(
@@ -125,19 +126,19 @@ class Spawner:
                 0 if self._ids is None else self._ids.block(self._zygotes),
                 self._files.share(deployment.target),
             ),
-            surroundings=self._surroundings,
+            import_environment=self._import_environment,
         )
 
     def _clear_scratch(self) -> None:
-        """Take away what a host left here that was killed; the folder is ours alone."""
+        """Remove folders of a host that was killed; no other host uses this scratch folder."""
         for folder in list(self._scratch.iterdir()):
             self._host.tasks.start(remove(folder), name=f"remove {folder.name}")
 
     def instance(self, deployment: Deployment, pool: Pool) -> Instance | None:
-        """Order another instance; None while there is no zygote to fork it from.
+        """Request another instance; None while there is no zygote to fork it from.
 
         Raises:
-            Unavailable: The zygote does not come up, or the system gives us no more descriptors.
+            Unavailable: The zygote does not start, or the process has no descriptor left.
         """
         zygote = deployment.zygote
         if zygote is None or not zygote.alive:
@@ -145,7 +146,7 @@ class Spawner:
                 return None
             raise Unavailable(
                 f"the process that `{pool.spec.name}` is forked from does not come up; "
-                "its last words are in the logs"
+                "its last output is in the logs"
             )
         failpoints.hit("fork:before")
         function = pool.spec
@@ -153,10 +154,10 @@ class Spawner:
         identity = f"{function.name}-{self._count:x}-{self._host.entropy.token(3)}"
         isolation = min(function.resources.isolation, self._isolation)
         try:
-            ends, child = _open_lines()
+            ends, child = _open_channels()
         except OSError as error:
             raise denied(f"no instance of `{function.name}` can be forked", error) from error
-        # The order leaves first: we get ready while the child does.
+        # The request is sent first, so that the host prepares while the child starts.
         folder, following = zygote.take_folder(isolation)
         order = Fork(
             identity,
@@ -180,7 +181,7 @@ class Spawner:
         instance = Instance(
             identity,
             spec=function,
-            owner=Watched(pool, zygote, self._hears),
+            owner=Watched(pool, zygote, self._fleet),
             host=self._host,
             ends=ends,
             parent=zygote,
@@ -188,67 +189,69 @@ class Spawner:
             memory=function.resources.memory if isolation >= 1 else None,
         )
         zygote.instances.add(instance)
-        self._hears.born(instance)
+        self._fleet.instance_requested(instance)
         failpoints.hit("fork:after")
         return instance
 
     def clear(self) -> None:
-        """Take the scratch folder away, once nobody lives."""
+        """Remove the scratch folder, once no instance runs."""
         shutil.rmtree(self._scratch, ignore_errors=True)
         if self._ids is not None:
             self._ids.give_back()
 
 
 class Watched:
-    """A pool as its instances know it, with the fleet listening."""
+    """A pool as owner of its instances, which also reports to the fleet."""
 
-    __slots__ = ("_hears", "_pool", "_zygote", "freed", "leaving", "takes_ahead", "took")
+    __slots__ = ("_fleet", "_pool", "_zygote", "freed", "leaving", "ran", "takes_ahead")
 
-    def __init__(self, pool: Pool, zygote: Zygote, hears: FleetView) -> None:
+    def __init__(self, pool: Pool, zygote: Zygote, fleet: FleetView) -> None:
         self._pool = pool
-        self._hears = hears
+        self._fleet = fleet
         self._zygote = zygote
+        # Bound once for each instance: these are called for every run, and a method here would add
+        # a call.
         self.freed = pool.freed
-        self.took = pool.took
+        self.ran = pool.ran
         self.takes_ahead = pool.takes_ahead
         self.leaving = pool.leaving
 
     def started(self, instance: Instance) -> None:
-        """It has come up."""
+        """Take note that an instance has started."""
         self._pool.started()
-        self._hears.started(instance)
+        self._fleet.started(instance)
 
     def start_failed(self, cause: Cause) -> None:
-        """It ended before it could take up a run."""
+        """Take note that it ended before it could accept a run."""
         self._pool.start_failed(cause)
-        self._hears.start_failed(self._pool.spec.name, cause)
+        self._fleet.start_failed(self._pool.spec.name, cause)
 
     def gone(self, instance: Instance) -> None:
-        """It is dead."""
+        """Take note that it is dead."""
         self._zygote.instances.discard(instance)
-        self._hears.gone(instance)
+        self._fleet.gone(instance)
         self._pool.gone(instance)
 
 
 class Deployed:
-    """A version of an app as its zygote knows it, with the fleet listening."""
+    """A version of an app as owner of its zygote, which reports to the fleet."""
 
-    __slots__ = ("_deployment", "_hears", "exited", "fork_failed", "forked")
+    __slots__ = ("_deployment", "_fleet", "exited", "fork_failed", "forked")
 
-    def __init__(self, deployment: Deployment, hears: FleetView) -> None:
+    def __init__(self, deployment: Deployment, fleet: FleetView) -> None:
         self._deployment = deployment
-        self._hears = hears
-        self.forked = hears.forked
-        self.fork_failed = hears.fork_failed
-        self.exited = hears.exited
+        self._fleet = fleet
+        self.forked = fleet.forked
+        self.fork_failed = fleet.fork_failed
+        self.exited = fleet.exited
 
     def zygote_died(self, dead: Zygote) -> None:
-        """It is dead, and all that was below it."""
-        self._hears.zygote_died(self._deployment, dead)
+        """Take note of the death of the zygote and of all its instances."""
+        self._fleet.zygote_died(self._deployment, dead)
 
 
-def _open_lines() -> tuple[ChildEnds, ChildEnds]:
-    """A channel and two log pipes: our ends, and the child's."""
+def _open_channels() -> tuple[ChildEnds, ChildEnds]:
+    """Open a channel and two log pipes; return the host's ends and the child's."""
     link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     pipes: list[int] = []
     try:
@@ -271,12 +274,12 @@ def _close(ends: ChildEnds) -> None:
 
 
 async def remove(folder: Path) -> None:
-    """Take a folder away with all it holds."""
+    """Remove a folder with its contents."""
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 def allow_descriptors(instances: int) -> None:
-    """Raise this process's own limit as far as it goes and so many instances need."""
+    """Raise this process's soft limit of descriptors as far as so many instances need and the hard limit allows."""
     wanted = instances * DESCRIPTORS_PER_INSTANCE + SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:

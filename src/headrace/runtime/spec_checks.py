@@ -1,8 +1,7 @@
-"""Checks of an app's declarations before the host uses them: they may only be about its own app. Pure.
+"""Checks of an app's declarations before the host uses them: they may only concern that app. Pure.
 
-The process that imports an app runs the author's code, which can say anything over the socket to the
-host. In: the description it sent. Out: nothing, or a refusal. What belongs to others (which streams a
-function may read and publish to) is judged in `topology/checks`, which sees all apps.
+The process that imports an app runs the author's code, which can send anything to the host. In: the description.
+Out: nothing, or an error. Access to other apps' streams is checked in `topology/checks`, which sees all apps.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ MAX_TRIGGERS = 100
 
 
 def check_claims(app: AppSpec) -> None:
-    """Pass, where everything the description names is its own app's, and within bounds.
+    """Check that the description names only its own app's parts, within bounds.
 
     Raises:
-        Misuse: It is not; a description that `App` made always is.
+        Misuse: It does not; a description made by `App` always does.
     """
     place = f"app `{app.name:.80}`"
     check_name(app.name, "an app", place)
@@ -43,6 +42,7 @@ def check_claims(app: AppSpec) -> None:
                 f"app `{app.name}` declares stream `{stream.name}` as app `{stream.owner}`'s; an app "
                 "declares its own streams only"
             )
+        # Again here: the checks of `App` ran in the author's process, which can skip them.
         check_ranges(stream, f"stream `{stream.name}`")
         if stream.queue is not None:
             check_ranges(stream.queue, f"queue `{stream.name}`")
@@ -71,7 +71,7 @@ def _check_function(app: str, function: FunctionSpec) -> None:
 
 
 def _called(app: AppSpec) -> Iterable[str]:
-    """The functions that the host is to call for the app."""
+    """Yield the functions that the host calls for the app."""
     for proxy in app.proxies:
         yield from filter(None, (proxy.before, proxy.after))
     for function in app.functions:

@@ -1,6 +1,6 @@
-"""The life of an instance: its states, the arrows between them, and why it was ended.
+"""States of an instance, the transitions between them, and the reasons of a kill.
 
-Pure. `instance.py` walks it and `pool.py` reads it.
+Pure. `process/instance.py` changes the state and `pool.py` reads it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Member = TypeVar("Member", contravariant=True)
 
 
 class InstanceState(enum.Enum):
-    """Where an instance is in its life."""
+    """State of an instance."""
 
     STARTING = "starting"
     IDLE = "idle"
@@ -43,23 +43,23 @@ TRANSITIONS: dict[InstanceState, frozenset[InstanceState]] = {
 
 
 class KillReason(enum.Enum):
-    """Why the host killed it."""
+    """Why the host killed an instance."""
 
     NONE = "it ended by itself"
     TIMEOUT = "an invocation overran its timeout"
     START = "its start hooks overran their time"
     PROTOCOL = "it broke the protocol"
     CHANNEL = "it closed its channel"
-    UNTOLD = "it died, and its zygote did not say of what"
+    UNREPORTED = "it died, and its zygote did not report why"
     TAKEN = "the platform took it away"
     ZYGOTE = "its zygote died"
-    UNBORN = "it could not be forked"
+    NOT_FORKED = "it could not be forked"
     MEMORY = "the functions of this node use more memory than they may"
     DRAINED = "its node stops"
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """The run did not come back and nothing is proven against it: run it again, alone.
+    """The run was lost without proof that it caused the loss: run it again, alone.
 
     Attributes:
         reason: Why.
@@ -69,7 +69,7 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 class NotStarted(msgspec.Struct, frozen=True):
-    """The instance ended before it could take up a run: no event is to blame, and none has run.
+    """The instance ended before it could accept a run: no event is to blame, and none has run.
 
     Attributes:
         cause: Why, such as what an `init` hook raised.
@@ -79,32 +79,32 @@ class NotStarted(msgspec.Struct, frozen=True):
 
 
 class Owner(Protocol[Member]):
-    """The pool, as its instances know it."""
+    """The pool, as owner of its instances."""
 
     def freed(self, instance: Member) -> None:
-        """It can take another run."""
+        """Use an instance that can take another run."""
         ...
 
     def takes_ahead(self, instance: Member) -> bool:
-        """Whether a run is well placed behind the one that it has in hand."""
+        """Return whether a run should be sent ahead behind the instance's current one."""
         ...
 
-    def took(self, seconds: float) -> None:
-        """A run took this long."""
+    def ran(self, seconds: float) -> None:
+        """Take note of a run's time, in seconds."""
         ...
 
     def started(self, instance: Member) -> None:
-        """It has come up."""
+        """Take note that an instance has started."""
         ...
 
     def leaving(self, instance: Member) -> None:
-        """It takes no more runs."""
+        """Take note that an instance accepts no more runs."""
         ...
 
     def start_failed(self, cause: Cause) -> None:
-        """One ended before it could take up a run."""
+        """Take note that an instance ended before it could accept a run."""
         ...
 
     def gone(self, instance: Member) -> None:
-        """It is dead and reaped."""
+        """Take note that an instance is dead and reaped."""
         ...

@@ -1,4 +1,4 @@
-"""A run that is a task of the host: how an interceptor answers a run by itself."""
+"""A run as a task of the host: an interceptor answers a run by itself with it."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class TaskRun:
         invocation: AnyInvocation,
         done: Waiter,
     ) -> None:
-        self._task = tasks.start(_live(work, invocation, done), name=f"run {invocation.function}")
+        self._task = tasks.start(_run(work, invocation, done), name=f"run {invocation.function}")
 
     def cancel(self) -> bool:
-        """End it where it stands; False where it has ended."""
+        """Cancel its task; False if it has ended."""
         return self._task.cancel()
 
 
-async def _live(
+async def _run(
     work: Callable[[AnyInvocation], Awaitable[Outcome]], invocation: AnyInvocation, done: Waiter
 ) -> None:
     try:
         outcome = await work(invocation)
     except asyncio.CancelledError:
         raise
-    except BaseException as error:  # noqa: BLE001 - what ends a host in a run ends its caller too
+    except BaseException as error:  # noqa: BLE001 - also what ends the host: the caller must not wait for ever
         if not done.done():
             done.set_exception(error)
     else:

@@ -33,18 +33,18 @@ class Process:
 
     def __init__(self, rig: Rig) -> None:
         self.state = InstanceState.IDLE
-        self.in_hand = self.invocations = 0
+        self.in_flight = self.invocations = 0
         self.tainted = False
         self._rig = rig
         self._runs: list[FleetRun] = []
 
-    def hand(self, run: FleetRun) -> None:
+    def run(self, run: FleetRun) -> None:
         if run.invocation.key == "too large":
             # As an instance does that cannot send it.
             self._rig.refused.append(run)
             self._rig.pool.freed(cast(Instance, self))
             return
-        self.in_hand += 1
+        self.in_flight += 1
         self.state = InstanceState.BUSY
         self._runs.append(run)
         self._rig.begun.append(run.invocation.key)
@@ -58,7 +58,7 @@ class Process:
     def let_go(self) -> FleetRun:
         """Be done with the first run it has in hand, and say nothing of it."""
         run = self._runs.pop(0)
-        self.in_hand -= 1
+        self.in_flight -= 1
         self.state = InstanceState.BUSY if self._runs else InstanceState.IDLE
         self._rig.pool.freed(cast(Instance, self))
         return run
@@ -183,7 +183,7 @@ async def test_a_task_that_is_cancelled_leaves_the_line() -> None:
 def test_what_waits_behind_a_run_that_is_to_be_alone_goes_once_that_is_withdrawn() -> None:
     rig = Rig()
     for _ in range(1_000):
-        rig.pool.took(1e-6)
+        rig.pool.ran(1e-6)
     rig.process.end()
     rig.begin("short")
     run = rig.begin("alone", alone=True)
@@ -261,17 +261,17 @@ def test_a_run_that_is_lost_is_not_run_again_where_nobody_wants_its_outcome() ->
     assert told.heard == []
 
 
-@pytest.mark.parametrize("everyone", [False, True])
-def test_where_no_instance_can_be_forked_somebody_is_told(everyone: bool) -> None:
+@pytest.mark.parametrize("refuse_all", [False, True])
+def test_where_no_instance_can_be_forked_somebody_is_told(refuse_all: bool) -> None:
     rig = Rig()
     waits = [Told(), Told()]
     for told in waits:
         rig.begin("waits", told)
     rig.pool.instances.clear()
     rig.trouble = Unavailable("no")
-    rig.pool.call_next(everyone=everyone)
+    rig.pool.call_next(refuse_all=refuse_all)
     heard = [rig.trouble]
-    assert [told.heard for told in waits] == [heard, heard if everyone else []]
+    assert [told.heard for told in waits] == [heard, heard if refuse_all else []]
 
 
 def test_a_long_line_of_runs_that_cannot_be_sent_is_refused_one_by_one() -> None:

@@ -12,7 +12,7 @@ from headrace import App, Event, Scaling
 from headrace.model.invocation import CallInvocation
 from headrace.model.outcome import Outcome
 from headrace.runtime.fleet_run import FleetRun
-from headrace.runtime.pool import MAX_IN_HAND, Pool
+from headrace.runtime.pool import MAX_IN_FLIGHT, Pool
 from headrace.runtime.process.instance import Instance
 from headrace.runtime.states import InstanceState
 
@@ -30,11 +30,11 @@ class Process:
     def __init__(self, *, comes_up: bool = True) -> None:
         self.comes_up = comes_up
         self.state = InstanceState.IDLE
-        self.in_hand = self.invocations = 0
+        self.in_flight = self.invocations = 0
         self.tainted = False
 
-    def hand(self, run: FleetRun) -> None:
-        self.in_hand += 1
+    def run(self, run: FleetRun) -> None:
+        self.in_flight += 1
         self.state = InstanceState.BUSY if self.comes_up else InstanceState.STARTING
 
 
@@ -48,7 +48,7 @@ def pool_of(processes: list[Process], *, run_s: float, comes_up: bool = True) ->
     spec = app.functions["shop.price"].spec
     pool = Pool(spec, fork=fork, make_room=lambda: True, now=lambda: 0.0)
     for _ in range(1_000):
-        pool.took(run_s)
+        pool.ran(run_s)
     return pool
 
 
@@ -62,7 +62,7 @@ def start_run(pool: Pool) -> None:
     ("run_s", "at_once", "instances"),
     [
         (10e-6, 24, 1),  # over before the host has handed over the next
-        (10e-6, MAX_IN_HAND + 1, 2),
+        (10e-6, MAX_IN_FLIGHT + 1, 2),
         (60e-6, 2, 1),
         (60e-6, 4, 2),  # the third would wait longer than a process takes to wake
         (300e-6, 2, 1),  # shorter than a fork
@@ -85,8 +85,8 @@ async def test_short_runs_share_an_instance_as_far_as_that_pays(
     for _ in range(at_once):
         start_run(pool)
     assert pool.waiting == 0
-    assert sum(process.in_hand > 0 for process in processes) == instances
-    assert max(process.in_hand for process in processes) <= MAX_IN_HAND
+    assert sum(process.in_flight > 0 for process in processes) == instances
+    assert max(process.in_flight for process in processes) <= MAX_IN_FLIGHT
 
 
 @pytest.mark.parametrize(("run_s", "at_once", "instances"), [(60e-6, 32, 2), (100e-3, 8, 8)])
@@ -113,7 +113,7 @@ async def test_an_instance_takes_no_more_runs_than_it_may(
     pool.spec = replace(pool.spec, scaling=Scaling(max_invocations=most))
     for _ in range(3):
         start_run(pool)
-    assert [process.in_hand for process in processes] == shared
+    assert [process.in_flight for process in processes] == shared
 
 
 async def test_an_instance_that_is_to_be_replaced_is_shared_no_more() -> None:
@@ -122,4 +122,4 @@ async def test_an_instance_that_is_to_be_replaced_is_shared_no_more() -> None:
     start_run(pool)
     processes[0].tainted = True
     start_run(pool)
-    assert [process.in_hand for process in processes] == [1, 1]
+    assert [process.in_flight for process in processes] == [1, 1]

@@ -20,9 +20,9 @@ MIB = 1 << 20
 def death(status: int = 0, **known: object) -> Death:
     plain = Death(
         exit=Exited("shop.price-1", status, 0.5, 80 * MIB),
-        doom=KillReason.NONE,
-        hurt="",
-        born=True,
+        kill_reason=KillReason.NONE,
+        detail="",
+        was_forked=True,
         started=True,
         alone=True,
         refusal=None,
@@ -65,12 +65,18 @@ def test_a_memory_error_in_our_own_code_names_the_limit() -> None:
 
 
 def test_the_heaviest_of_a_fleet_is_told_why_it_had_to_go() -> None:
-    said = cause_of(death(-9, doom=KillReason.MEMORY, hurt="functions used 9 MiB of the 8 MiB"))
+    said = cause_of(
+        death(-9, kill_reason=KillReason.MEMORY, detail="functions used 9 MiB of the 8 MiB")
+    )
     assert said == Cause("OutOfMemory", "functions used 9 MiB of the 8 MiB")
 
 
 def test_with_several_runs_in_hand_none_is_blamed() -> None:
-    for each in (death(-9, alone=False), death(EXIT_HOOK), death(-9, doom=KillReason.ZYGOTE)):
+    for each in (
+        death(-9, alone=False),
+        death(EXIT_HOOK),
+        death(-9, kill_reason=KillReason.ZYGOTE),
+    ):
         assert isinstance(verdict(each, USAGE, function="shop.price", timeout=3.0), Lost)
 
 
@@ -80,14 +86,22 @@ def test_a_run_whose_process_could_not_be_set_up_is_not_blamed() -> None:
 
 
 def test_a_run_that_its_caller_has_heard_of_fails_and_is_not_lost() -> None:
-    for each in (death(-9, alone=False), death(EXIT_HOOK), death(-9, doom=KillReason.ZYGOTE)):
-        said = verdict(each, USAGE, function="shop.price", timeout=3.0, heard=True)
+    for each in (
+        death(-9, alone=False),
+        death(EXIT_HOOK),
+        death(-9, kill_reason=KillReason.ZYGOTE),
+    ):
+        said = verdict(each, USAGE, function="shop.price", timeout=3.0, answer_started=True)
         assert isinstance(said, Crashed)
         assert said.blameless
         assert "part of its answer was sent" in said.cause.message
     # What is proven stays so.
     over = verdict(
-        death(-9, doom=KillReason.TIMEOUT), USAGE, function="shop.price", timeout=3.0, heard=True
+        death(-9, kill_reason=KillReason.TIMEOUT),
+        USAGE,
+        function="shop.price",
+        timeout=3.0,
+        answer_started=True,
     )
     assert isinstance(over, TimedOut)
 
@@ -101,7 +115,7 @@ def test_a_run_that_its_caller_has_heard_of_fails_and_is_not_lost() -> None:
         ),
         ({"status": -signal.SIGSEGV}, "Crashed"),
         ({"status": EXIT_MEMORY}, "OutOfMemory"),
-        ({"status": -9, "doom": KillReason.START}, "TimedOut"),
+        ({"status": -9, "kill_reason": KillReason.START}, "TimedOut"),
     ],
 )
 def test_an_instance_that_ends_before_it_has_started_fails_no_run(
@@ -114,13 +128,17 @@ def test_an_instance_that_ends_before_it_has_started_fails_no_run(
 
 
 def test_a_timeout_is_no_crash() -> None:
-    said = verdict(death(-9, doom=KillReason.TIMEOUT), USAGE, function="shop.price", timeout=3.0)
+    said = verdict(
+        death(-9, kill_reason=KillReason.TIMEOUT), USAGE, function="shop.price", timeout=3.0
+    )
     assert isinstance(said, TimedOut)
     assert "3 s" in said.cause.message
 
 
 def test_what_the_platform_took_is_nobodys_fault() -> None:
-    said = verdict(death(-9, doom=KillReason.TAKEN), USAGE, function="shop.price", timeout=3.0)
+    said = verdict(
+        death(-9, kill_reason=KillReason.TAKEN), USAGE, function="shop.price", timeout=3.0
+    )
     assert isinstance(said, Crashed)
     assert said.blameless
 

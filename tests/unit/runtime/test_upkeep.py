@@ -35,7 +35,7 @@ class Fleet:
 
     def begin(self) -> None:
         if self.upkeep.rests:
-            self.upkeep.begun()
+            self.upkeep.run_started()
 
     async def live(self, *deeds: tuple[float, str]) -> list[float]:
         """Do these, each after so many seconds; when it was looked after meanwhile."""
@@ -48,7 +48,7 @@ class Fleet:
             kernel=KernelKills(),
             instances={},
             deployments=list,
-            bury=self.bury,
+            close_retired=self.bury,
         )
         self.upkeep.start()
         for pause, deed in deeds:

@@ -61,11 +61,11 @@ class Children:
                 cpu = usage.ru_utime + usage.ru_stime
                 code = os.waitstatus_to_exitcode(status)
                 yield pid, Exited(child.instance, code, cpu, usage.ru_maxrss * 1024)
-        if strays := self._strays():
+        if strays := self._orphans():
             self._kill(strays)
 
     def end(self) -> None:
-        """Kill every instance and its offspring, and reap them."""
+        """Kill every instance and its descendants, and reap them."""
         # Instances first: a running one could still fork.
         for pid in self._children:
             os.kill(pid, signal.SIGKILL)
@@ -82,20 +82,20 @@ class Children:
                 child = self._children.pop(pid, None)
                 if child is not None:
                     self._sweep(child)
-            process_tree.kill_families(self._strays())
+            process_tree.kill_trees(self._orphans())
             # A killed process is reaped by the kernel a moment later; its own children arrive only
             # then.
             time.sleep(SWEEP_PAUSE_S)
 
     def _kill(self, strays: list[int]) -> None:
         if not self._uids:
-            process_tree.kill_families(strays)
+            process_tree.kill_trees(strays)
             return
         # Their children become ours when they die, or were killed with their uid.
         for pid in strays:
             os.kill(pid, signal.SIGKILL)
 
-    def _strays(self) -> list[int]:
+    def _orphans(self) -> list[int]:
         """Return adopted processes that belong to no running instance.
 
         Instances that share a uid are subreapers and adopt their own orphans, so the processes that reach the zygote
@@ -111,5 +111,5 @@ class Children:
     def _sweep(self, child: Child) -> None:
         # Listing /proc for a uid is expensive: most instances leave no process, which the cheap
         # check shows.
-        if child.uid and self._strays():
+        if child.uid and self._orphans():
             process_tree.kill_all_of(child.uid)

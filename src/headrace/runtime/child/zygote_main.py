@@ -242,7 +242,7 @@ class ZygoteMain:
             self._spare = None
 
     def end(self) -> None:
-        """Kill every instance and its offspring, and reap them."""
+        """Kill every instance and its descendants, and reap them."""
         signal.set_wakeup_fd(-1)
         if not self._spaces:
             # Otherwise the kernel kills the whole PID namespace when this process exits.

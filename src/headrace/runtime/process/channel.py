@@ -1,8 +1,7 @@
 """The host's end of an instance's channel, and of its log pipes: bytes in and out, frames checked.
 
-An instance's line belongs to that instance. What is said on it is for the instance to judge; here
-it is only made sure that what comes in are frames, that what goes out goes out in order, and that
-frames of one turn of the loop share a system call.
+A channel belongs to one instance, which interprets the messages. This module ensures that received bytes are frames,
+that frames are sent in order, and that frames of one iteration of the loop share a system call.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ SOCKET_BYTES = 4 << 20
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 MAX_LOG_BYTES_PER_TURN = 1 << 18
 FLOOD_PAUSE_S = 0.05
-"""How long a pipe is not read after lines of it were dropped: a process that writes too much waits meanwhile, and
-takes no more than a few thousandths of the host's time however fast it writes."""
+"""How long a pipe is not read after its lines were dropped: a process that writes too much blocks meanwhile, and
+costs the host at most a few thousandths of its time."""
 
 
 class InstanceChannel:
-    """Frames over a socket; `on_readable` is called once `listen` has been."""
+    """Frames over a socket; `on_readable` is called after `listen`."""
 
     def __init__(self, link: socket.socket, on_readable: Callable[[], None]) -> None:
         self.connected = True
@@ -39,61 +38,61 @@ class InstanceChannel:
         self._outbox = bytearray()
         self._flushing = self._writing = False
         self._listening = self._paused = False
-        self._owed = 0
+        self._pending_bytes = 0
         self._writable = asyncio.Event()
         self._writable.set()
         widen(link)
         link.setblocking(False)
 
     def listen(self) -> None:
-        """Hear from now on."""
+        """Start to receive."""
         if self.connected:
             self._listening = True
             self._loop.add_reader(self._link, self._on_readable)
 
-    def mute(self) -> None:
-        """Hear no more."""
+    def stop_listening(self) -> None:
+        """Stop receiving."""
         self._listening = False
         self._loop.remove_reader(self._link)
 
     def disconnect(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         if self.connected:
             self.connected = self._listening = False
             self._loop.remove_reader(self._link)
             self._loop.remove_writer(self._link)
             self._link.close()
             self._outbox.clear()
-            self._ease()
+            self._resume_reading()
 
-    def owe(self, size: int) -> None:
-        """A question of so many bytes is to be answered; where too much waits, nothing more is heard.
+    def add_pending(self, size: int) -> None:
+        """Count a question of so many bytes; stop reading while too much is pending.
 
-        What a child does not take is the host's to hold, and so is what it asks.
+        The host holds the questions of a child, and the answers that the child has not read.
         """
-        self._owed += size
+        self._pending_bytes += size
         if self.is_full and self._listening and not self._paused:
             self._paused = True
             self._loop.remove_reader(self._link)
 
-    def settle(self, size: int) -> None:
-        """The question of so many bytes was answered."""
-        self._owed -= size
-        self._ease()
+    def remove_pending(self, size: int) -> None:
+        """Count a question of so many bytes as answered."""
+        self._pending_bytes -= size
+        self._resume_reading()
 
     @property
     def is_full(self) -> bool:
-        """Return whether more waits, questions and answers together, than may."""
-        return self._owed + len(self._outbox) > MAX_UNREAD_BYTES
+        """Return whether questions and unsent answers together exceed the limit."""
+        return self._pending_bytes + len(self._outbox) > MAX_UNREAD_BYTES
 
-    async def room(self) -> None:
-        """Return once the other end has taken most of what was sent, or is gone."""
+    async def wait_writable(self) -> None:
+        """Wait until the other end has read most of the sent bytes, or is gone."""
         while self.connected and len(self._outbox) > MAX_UNREAD_BYTES:
             self._writable.clear()
             await self._writable.wait()
 
-    def _ease(self) -> None:
-        """Go on with what waited for the other end to take what was sent."""
+    def _resume_reading(self) -> None:
+        """Wake senders, and read again, after the other end has read."""
         self._writable.set()
         if self._paused and not self.is_full:
             self._paused = False
@@ -101,13 +100,13 @@ class InstanceChannel:
                 self._loop.add_reader(self._link, self._on_readable)
 
     def receive(self) -> tuple[list[tuple[int, bytes]], bool] | ProtocolError | None:
-        """Frames, and whether there may be more; None once the other end is closed."""
+        """Return frames, and whether there may be more; None once the other end is closed."""
         try:
             data = self._link.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return [], False
         except OSError:
-            # It died with something of ours unread.
+            # ECONNRESET: it died with bytes of ours unread.
             return None
         if not data:
             return None
@@ -117,7 +116,7 @@ class InstanceChannel:
         return frames, len(data) == RECEIVE_BYTES
 
     def send(self, frame: bytes, *, alone: bool) -> None:
-        """Send it, at once if it is alone and nothing waits, else with others of this turn."""
+        """Send a frame: immediately if it is `alone` and nothing is buffered, else with others of this iteration."""
         if alone and not self._outbox and not self._flushing:
             self._outbox += frame
             self._flush()
@@ -128,17 +127,17 @@ class InstanceChannel:
             self._loop.call_soon(self._flush)
 
     @property
-    def quiet(self) -> bool:
-        """Return whether nothing waits to be sent."""
+    def is_idle(self) -> bool:
+        """Return whether nothing is buffered."""
         return not (self._outbox or self._flushing or self._writing)
 
-    def lend(self, descriptor: int, frame: bytes) -> bool:
-        """Send it with a descriptor, while the line is quiet; False if the buffer is full."""
+    def send_with_descriptor(self, descriptor: int, frame: bytes) -> bool:
+        """Send a frame with a descriptor, while nothing is buffered; False if the socket is full."""
         rights = array.array("i", (descriptor,))
         try:
             sent = self._link.sendmsg((frame,), ((socket.SOL_SOCKET, socket.SCM_RIGHTS, rights),))
         except OSError:
-            # Its socket is full, or it is dying.
+            # The socket is full, or the process is dying.
             return False
         if sent < len(frame):
             self.send(frame[sent:], alone=True)
@@ -153,7 +152,7 @@ class InstanceChannel:
         except BlockingIOError:
             sent = 0
         except OSError:
-            # It is dying; its exit decides the outcome.
+            # The process is dying; its exit status decides the outcome.
             self._outbox.clear()
             return
         if sent == len(self._outbox):
@@ -161,23 +160,24 @@ class InstanceChannel:
             if self._writing:
                 self._writing = False
                 self._loop.remove_writer(self._link)
-                self._ease()
+                self._resume_reading()
             return
+        # A stream socket may take a part; the rest follows when it is writable.
         del self._outbox[:sent]
         if self._writing and len(self._outbox) <= MAX_UNREAD_BYTES:
-            self._ease()
+            self._resume_reading()
         if not self._writing:
             self._writing = True
             self._loop.add_writer(self._link, self._flush)
 
 
 class LogPipes:
-    """Reader of a process's stdout and stderr, which reads more slowly if the process writes too much.
+    """Reader of a process's stdout and stderr, which pauses if the process writes too much.
 
     Args:
         pipes: The ends to read, each with its name; they are closed with this.
-        running: Names the run that bare lines belong to.
-        blot: Takes secrets out of what is said.
+        running: Returns the run that plain lines belong to.
+        blot: Removes secrets from text.
     """
 
     def __init__(
@@ -206,23 +206,24 @@ class LogPipes:
         }
         for pipe in self._readers:
             os.set_blocking(pipe, False)
-            self._loop.add_reader(pipe, self._listen, pipe)
+            self._loop.add_reader(pipe, self._read, pipe)
 
     def close(self) -> None:
-        """Read what is left and let go."""
+        """Read the rest and close the pipes."""
         for pipe in list(self._readers):
-            self._listen(pipe)
-            self._hang_up(pipe)
+            self._read(pipe)
+            self._close_pipe(pipe)
 
-    def _listen(self, pipe: int) -> None:
+    def _read(self, pipe: int) -> None:
         taken = 0
+        # Bounded, since a process that writes without end would keep the loop here.
         while pipe in self._readers and taken < MAX_LOG_BYTES_PER_TURN:
             try:
                 data = os.read(pipe, RECEIVE_BYTES)
             except BlockingIOError:
                 return
             if not data:
-                self._hang_up(pipe)
+                self._close_pipe(pipe)
                 return
             taken += len(data)
             reader = self._readers[pipe]
@@ -236,9 +237,9 @@ class LogPipes:
 
     def _resume(self, pipe: int) -> None:
         if pipe in self._readers:
-            self._loop.add_reader(pipe, self._listen, pipe)
+            self._loop.add_reader(pipe, self._read, pipe)
 
-    def _hang_up(self, pipe: int) -> None:
+    def _close_pipe(self, pipe: int) -> None:
         reader = self._readers.pop(pipe, None)
         if reader is not None:
             reader.close(running=self._running())
@@ -253,6 +254,8 @@ def widen(link: socket.socket) -> None:
         (SO_RCVBUFFORCE, socket.SO_RCVBUF),
     ):
         try:
+            # The forced options pass `net.core.rmem_max`, and need CAP_NET_ADMIN; the plain ones
+            # are cut to it silently.
             link.setsockopt(socket.SOL_SOCKET, forced, SOCKET_BYTES)
         except PermissionError:
             link.setsockopt(socket.SOL_SOCKET, plain, SOCKET_BYTES)

@@ -1,7 +1,7 @@
 """Choice of the idle instance to stop when memory is needed: greedy-dual over cost, memory, frequency.
 
-Each instance is worth `clock + frequency * start_cost / memory`; the one worth least goes, and the
-clock rises to its worth, so that what has not been used for long loses to what is used now. See
+Each instance has the value `clock + frequency * start_cost / memory`. The lowest value is evicted, and the clock rises
+to it, so that an instance that was not used for long loses to one in use. See
 Cherkasova, "Improving WWW Proxies Performance with Greedy-Dual-Size-Frequency Caching", HP
 Laboratories, 1998. Pure.
 """
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class GreedyDual:
-    """The rising clock. Owned by the fleet."""
+    """The rising clock of the policy. Owned by the fleet."""
 
     def __init__(self) -> None:
         self._clock = 0.0
@@ -31,9 +31,10 @@ class GreedyDual:
         return self._clock + max(invocations, 1) * start_cost / max(memory, 1)
 
     def choose(self, candidates: Iterable[tuple[float, T]]) -> T | None:
-        """The candidate worth least, or None where there are none."""
+        """Return the candidate with the lowest value, or None if there is none."""
         least = min(candidates, key=lambda candidate: candidate[0], default=None)
         if least is None:
             return None
+        # The clock never falls, though a candidate that was valued earlier may be below it.
         self._clock = max(self._clock, least[0])
         return least[1]

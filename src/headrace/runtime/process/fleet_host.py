@@ -1,4 +1,4 @@
-"""The host as zygotes and instances know it: its time, chance and tasks, its answers and its log."""
+"""The host's services for zygotes and instances: clock, randomness, tasks, answers and log."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class FleetHost(msgspec.Struct, frozen=True):
 
     Attributes:
         clock: The time.
-        entropy: Chance.
-        tasks: Owner of what is started for an instance.
-        services: Answers to what instances ask.
+        entropy: Randomness.
+        tasks: Owner of the tasks that are started for an instance.
+        services: Answers the questions of instances.
         on_log: Takes every line that a process writes.
     """
 

@@ -1,13 +1,13 @@
-"""One forked child as the host sees it: its life, its channel, the runs it has in hand.
+"""One forked child as the host sees it: its states, its channel, its runs in flight.
 
-    STARTING -> IDLE <-> BUSY        the child is there to work
+    STARTING -> IDLE <-> BUSY        the child accepts runs
     IDLE -> HIBERNATING -> BUSY      stopped by signal, memory given back; revived by the next run
-    any -> DRAINING -> GONE          asked to stop, or killed; GONE once it is reaped
+    any -> DRAINING -> GONE          stopping or killed; GONE once it is reaped
 
-Runs go in as frames and are answered in order. What the child does wrong costs the child its life
-and gives the run an outcome that says so. With several runs in hand nobody knows whose fault a
-death was: all of them are lost, and run again one by one. A run that was sent ahead of
-another's end has to be claimed before it is begun, so of that one it is known. All calls on the loop.
+Runs are sent as frames and answered in order. A protocol error kills the child and gives the run an outcome that
+says so. With several runs in flight the run that caused a death is unknown: all of them are lost, and run again one
+by one. A run that was sent ahead must be claimed before it starts, so it is known whether it had started. All calls
+are made on the loop.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ SUSPEND_TIMEOUT_S = 5.0
 LEAVE_TIMEOUT_S = 10.0
 """How long stop hooks may take."""
 REAP_TIMEOUT_S = 5.0
-"""How long after its death was ordered nobody may have reported it; then its zygote hangs."""
+"""How long after a kill the zygote may take to report the exit; after that it counts as hung."""
 MAX_BEHIND_S = 0.05
-"""How long a run that was sent ahead waits for the end of the one before it."""
+"""How long a run that was sent ahead waits for the run before it."""
 GRACE_S = 0.1
-"""How long after its channel closed a child may take to be reported dead before it is killed."""
+"""How long after its channel closed a child may take to be reported as exited before it is killed."""
 
 
 class ChildEnds(NamedTuple):
@@ -85,17 +85,17 @@ class Parent(Protocol):
 
     @property
     def sends_hello(self) -> bool:
-        """Whether its instances say hello before they take up runs."""
+        """Return whether its instances send `Hello` before they accept runs."""
         ...
 
     @property
     def resident(self) -> int:
-        """Bytes it had when it was ready to be forked."""
+        """Return its resident bytes when it was ready for forks."""
         ...
 
     @property
     def weight(self) -> int:
-        """Bytes of its own, which its instances share until they write to them."""
+        """Return its private bytes, which its instances share until they write to them."""
         ...
 
 
@@ -121,22 +121,22 @@ class Instance:
         self.scratch = scratch
         self.state = InstanceState.STARTING
         self._process = Process()
-        self.born = self.idle_since = host.clock.monotonic()
+        self.created_at = self.idle_since = host.clock.monotonic()
         self.started_after = 0.0
         self.invocations = 0
-        self.in_hand = 0
-        """How many runs it has not answered; kept beside `_runs`, since it is asked so often."""
+        self.in_flight = 0
+        """How many runs it has not answered. A field of its own, since the pool reads it for every run."""
         self.exit: Exited | None = None
-        self.doom = KillReason.NONE
+        self.kill_reason = KillReason.NONE
         self.tainted = False
-        self._hurt = ""
+        self._detail = ""
         self._has_started = False
         self._refusal: Cause | None = None
         self._owner = owner
         self._memory = memory
         self._shared = parent.resident
         self._inherited = parent.weight
-        self._line = InstanceChannel(ends.link, self._receive)
+        self._channel = InstanceChannel(ends.link, self._receive)
         self._pipes = LogPipes(
             {ends.out: "stdout", ends.err: "stderr"},
             function=spec.name,
@@ -156,7 +156,7 @@ class Instance:
         self._behind = self._skipping = 0
         self._head_since = self._head_began = 0.0
         self._leaving_since = 0.0
-        self._doomed_since = 0.0
+        self._killed_since = 0.0
         self._suspending = 0
         self._paused = False
 
@@ -164,34 +164,35 @@ class Instance:
         return f"<instance {self.identity} of {self.function}: {self.state.value}>"
 
     @property
-    def _deaf(self) -> bool:
-        return not self._line.connected or self.doom is not KillReason.NONE
+    def _ignores_channel(self) -> bool:
+        return not self._channel.connected or self.kill_reason is not KillReason.NONE
 
-    def weight(self, offspring: Sequence[int] = ()) -> int:
-        """Bytes of memory it has taken beyond what its zygote gave it; a fair guess, and quick.
+    def weight(self, descendants: Sequence[int] = ()) -> int:
+        """Return its memory in bytes beyond its zygote's: a fast estimate.
 
         Args:
-            offspring: The processes that come of it, which count as its own.
+            descendants: Its descendant processes, which count as its own.
         """
         own = max(memory_of(self.pid) - self._inherited, 0)
-        if not offspring:
+        if not descendants:
             return own
-        whole = own + sum(memory_of(each) for each in offspring)
+        whole = own + sum(memory_of(each) for each in descendants)
         if self._memory is None or whole <= self._memory:
             return whole
-        # What a fork shares with its parent was counted twice: look closer.
-        shares = sum(share_of(each) for each in (self.pid, *offspring))
+        # Pages that a fork shares with its parent were counted twice. The exact figure is slow, so
+        # it is read only when the estimate exceeds the limit.
+        shares = sum(share_of(each) for each in (self.pid, *descendants))
         whole = min(whole, shares) if shares else whole
         if whole > self._memory:
             self.kill(
                 KillReason.MEMORY,
-                f"it and its {len(offspring)} child processes used {in_mib(whole)}; its limit is "
+                f"it and its {len(descendants)} child processes used {in_mib(whole)}; its limit is "
                 f"{in_mib(self._memory)} (`Resources(memory=...)`)",
             )
         return whole
 
     def become(self, state: InstanceState) -> None:
-        """Move along an arrow of `TRANSITIONS`."""
+        """Change the state, as `TRANSITIONS` allows."""
         if state is not self.state:
             if state not in TRANSITIONS[self.state]:
                 raise RuntimeError(f"{self!r} cannot become {state.value}")
@@ -202,12 +203,13 @@ class Instance:
 
     # -- running ---------------------------------------------------------------------------------
 
-    def hand(self, run: FleetRun) -> None:
-        """Send it; the run is told what came of it."""
+    def run(self, run: FleetRun) -> None:
+        """Send a run to the child; `run.ended` is called with its outcome."""
         nonce = self._host.entropy.integer(64)
         try:
             frame = encode(nonce, RunMessage(run.invocation))
         except (ValueError, OverflowError) as error:
+            # Not at once: the caller has not returned from `submit` yet.
             self._loop.call_soon(run.ended, _too_large(error))
             self._owner.freed(self)
             return
@@ -218,24 +220,25 @@ class Instance:
                 self.become(InstanceState.BUSY)
         self._runs[nonce] = run
         run.holder = self
-        self.in_hand += 1
-        self._line.send(frame, alone=self.in_hand == 1)
+        self.in_flight += 1
+        self._channel.send(frame, alone=self.in_flight == 1)
+        # After the frame was sent, see `_revive`.
         if asleep:
             self._revive()
 
     @property
     def takes_another(self) -> bool:
-        """Whether a run can be sent ahead, to be begun when the one in hand ends, and is well placed."""
+        """Return whether a run can be sent ahead, to start when the current one ends, and should be."""
         return (
-            self.in_hand == 1
+            self.in_flight == 1
             and self.state is InstanceState.BUSY
-            and not (self.tainted or self._skipping or self._deaf)
-            and self._line.quiet
+            and not (self.tainted or self._skipping or self._ignores_channel)
+            and self._channel.is_idle
             and self._owner.takes_ahead(self)
         )
 
     def run_ahead(self, run: FleetRun) -> None:
-        """As `hand`, where it `takes_another`; the run ends as `RECALLED` where it was never begun."""
+        """Send a run ahead, if `takes_another`; the run ends as `RECALLED` if it was never started."""
         nonce = self._host.entropy.integer(64)
         try:
             frame = encode(nonce, RunMessage(run.invocation, ahead=True))
@@ -243,54 +246,54 @@ class Instance:
             self._loop.call_soon(run.ended, _too_large(error))
             return
         if self._claims is None:
-            self._claims = self._lend(frame)
+            self._claims = self._send_first_ahead(frame)
             if self._claims is None:
                 self._loop.call_soon(run.ended, RECALLED)
                 return
         else:
-            # Before it is sent: it may be looked for at once.
-            self._claims.lend()
-            self._line.send(frame, alone=True)
+            # Before the frame: the child may read the frame and claim the run immediately.
+            self._claims.add()
+            self._channel.send(frame, alone=True)
         self._runs[nonce] = run
         run.holder, run.ahead = self, True
         self._behind = nonce
-        self.in_hand += 1
+        self.in_flight += 1
 
-    def _lend(self, frame: bytes) -> PrefetchClaims | None:
-        """Send the first run ahead, with what such runs are claimed by; None where that cannot be."""
+    def _send_first_ahead(self, frame: bytes) -> PrefetchClaims | None:
+        """Send the first run ahead, with the eventfd that claims such runs; None if that fails."""
         try:
             claims = PrefetchClaims()
         except OSError:
-            # The host has no descriptor left.
+            # The host has reached its limit of descriptors.
             return None
-        claims.lend()
-        if self._line.lend(claims.descriptor, frame):
+        claims.add()
+        if self._channel.send_with_descriptor(claims.descriptor, frame):
             return claims
         claims.close()
         return None
 
     def _take_back(self, nonce: int) -> bool:
-        """Have the run that was sent ahead last back, if it was not begun."""
+        """Take the last run that was sent ahead back, if it has not started."""
         if self._claims is None or not self._claims.take_back():
             return False
         run = self._runs.pop(nonce)
-        self.in_hand -= 1
+        self.in_flight -= 1
         self._behind = 0
         self._skipping = nonce
         run.ended(RECALLED)
         return True
 
     def overrun(self, now: float) -> None:
-        """Kill it when what it does takes too long."""
-        if self.doom is not KillReason.NONE:
+        """Kill the child if its start, its run or its end takes too long."""
+        if self.kill_reason is not KillReason.NONE:
             return
         if self.state is InstanceState.STARTING:
-            if now - self.born > START_TIMEOUT_S:
+            if now - self.created_at > START_TIMEOUT_S:
                 self.kill(KillReason.START)
         elif self._runs:
             head = next(iter(self._runs.values()))
             if self._behind and now - self._head_since > MAX_BEHIND_S:
-                # Whatever keeps this one busy is to hold up nobody else.
+                # A slow run must not delay the one behind it: another instance may be idle.
                 self._take_back(self._behind)
             if now - self._head_since > head.invocation.timeout:
                 self.kill(KillReason.TIMEOUT)
@@ -300,29 +303,29 @@ class Instance:
             self.kill(KillReason.TAKEN)
 
     def is_unreaped(self, now: float) -> bool:
-        """Whether its death was ordered long ago and its zygote has not reported it."""
-        dying = self.doom is not KillReason.NONE and self.state is not InstanceState.GONE
-        return dying and now - self._doomed_since > REAP_TIMEOUT_S
+        """Return whether it was killed long ago and its zygote has not reported the exit."""
+        dying = self.kill_reason is not KillReason.NONE and self.state is not InstanceState.GONE
+        return dying and now - self._killed_since > REAP_TIMEOUT_S
 
-    # -- its life --------------------------------------------------------------------------------
+    # -- start, pause and end --------------------------------------------------------------------------------
 
-    def was_born(self, pidfd: int) -> None:
-        """The zygote forked it; the descriptor is its own now."""
+    def on_forked(self, pidfd: int) -> None:
+        """Take over the pidfd, after the zygote forked the child."""
         self._process.hold(pidfd)
-        if self.doom is not KillReason.NONE:
+        if self.kill_reason is not KillReason.NONE:
             self._process.send(signal.SIGKILL)
             return
         if not self._sends_hello:
-            self._come_up()
-        # Not before: what it says is heard once everybody can know which process says it.
-        self._line.listen()
+            self._mark_ready()
+        # Not before: its messages are read only once its pid is known, for logs and memory.
+        self._channel.listen()
 
-    def _come_up(self) -> None:
-        """It takes up runs from now on."""
+    def _mark_ready(self) -> None:
+        """Accept runs from now on."""
         if self.state is not InstanceState.STARTING:
             return
         now = self._clock.monotonic()
-        self.started_after = now - self.born
+        self.started_after = now - self.created_at
         self._has_started = True
         self._head_since = self._head_began = now
         self.become(InstanceState.BUSY if self._runs else InstanceState.IDLE)
@@ -330,27 +333,27 @@ class Instance:
         self._owner.freed(self)
 
     def hibernate(self) -> None:
-        """Let it close what does not survive a pause, then stop it."""
+        """Run its suspend hooks, then stop the process by signal."""
         self.become(InstanceState.HIBERNATING)
         self.idle_since = self._clock.monotonic()
         self._suspending = self._host.entropy.integer(64)
         self._send(encode(self._suspending, Suspend()))
 
     def _revive(self) -> None:
-        # After the run was sent: the child wakes once, with its work before it. It knows itself
-        # that it was suspended, and runs the resume hooks first.
+        # After the run was sent, so that the child wakes once and finds it. The child knows that
+        # it was suspended, and runs the resume hooks first.
         self._suspending = 0
         if self._paused:
             self._paused = False
             self._process.send(signal.SIGCONT)
 
     def set_partitions(self, counts: Mapping[str, int]) -> None:
-        """Tell it how many partitions other apps' streams have."""
-        if self._line.connected:
+        """Send the partition counts of other apps' streams."""
+        if self._channel.connected:
             self._send(encode(0, Partitions(dict(counts))))
 
     def stop(self) -> None:
-        """Ask it to run its stop hooks and exit; it has no run in hand."""
+        """Make it run its stop hooks and exit; only without a run in flight."""
         if self.state in {InstanceState.DRAINING, InstanceState.GONE}:
             return
         if self._paused:
@@ -359,49 +362,49 @@ class Instance:
         self.become(InstanceState.DRAINING)
         self._send(encode(0, Stop()))
 
-    def kill(self, doom: KillReason, reason: str = "") -> None:
-        """Kill it now; outcomes follow when it is reaped."""
-        if self.doom is KillReason.NONE:
-            self.doom = doom
-            self._hurt = self._hurt or reason
-            self._doomed_since = self._clock.monotonic()
+    def kill(self, kill_reason: KillReason, reason: str = "") -> None:
+        """Kill the process; outcomes follow when it is reaped."""
+        if self.kill_reason is KillReason.NONE:
+            self.kill_reason = kill_reason
+            self._detail = self._detail or reason
+            self._killed_since = self._clock.monotonic()
         if self.state is not InstanceState.GONE:
             self.become(InstanceState.DRAINING)
         self._process.send(signal.SIGKILL)
 
     @property
     def pid(self) -> int:
-        """The process's number, 0 before it was born."""
+        """Return the process's pid, 0 before the fork."""
         return self._process.pid
 
     @property
     def pidfd(self) -> int:
-        """A descriptor of the process, -1 before it was born and after it was reaped."""
+        """Return the process's pidfd, -1 before the fork and after it was reaped."""
         return self._process.pidfd
 
     def exited(self, exit: Exited, *, kernel: str = "") -> None:
-        """It is dead and reaped: give every run its outcome and let go of every descriptor.
+        """Finish after the process was reaped: end every run and close every descriptor.
 
         Args:
-            exit: How it ended.
-            kernel: What the kernel says of memory that ran out just now, if it did.
+            exit: How it exited.
+            kernel: The kernel's recent kill for memory, "" if there was none.
         """
         if self.state is InstanceState.GONE:
             return
-        # The last words may still be in the socket: answers that were sent before the end count.
+        # Results that were sent before the exit may still be in the socket, and count.
         self._receive()
         self.exit = exit
         self.become(InstanceState.GONE)
-        self._line.disconnect()
+        self._channel.disconnect()
         self._pipes.close()
         self._process.let_go()
-        hurried = self._settle_ahead()
+        claimed_late = self._settle_ahead()
         runs, self._runs = list(self._runs.values()), {}
         death = Death(
             exit=exit,
-            doom=self.doom,
-            hurt=self._hurt,
-            born=self.pid != 0,
+            kill_reason=self.kill_reason,
+            detail=self._detail,
+            was_forked=self.pid != 0,
             started=self._has_started,
             alone=len(runs) == 1,
             refusal=self._refusal,
@@ -418,7 +421,8 @@ class Instance:
         )
         whole = verdict(death, usage, function=self.function, timeout=0.0)
         if isinstance(whole, NotStarted):
-            # Before its owner takes the next step, which may be to fork another one.
+            # Before `gone`, after which the pool may fork another one and has to know the
+            # back-off.
             self._owner.start_failed(self._blotted(whole.cause))
         self._owner.gone(self)
         for run in runs:
@@ -427,7 +431,7 @@ class Instance:
                 usage,
                 function=self.function,
                 timeout=run.invocation.timeout,
-                heard=run.heard,
+                answer_started=run.answer_started,
             )
             match outcome:
                 case NotStarted(cause=cause):
@@ -436,36 +440,36 @@ class Instance:
                     run.lost(reason)
                 case _:
                     run.ended(blotted(outcome, self._blot))
-        if hurried is not None:
-            # Begun after its end had been ordered, for what came before it.
-            hurried.lost(self.doom.value)
+        if claimed_late is not None:
+            # It was claimed after the kill, which was for the run before it: it is not to blame.
+            claimed_late.lost(self.kill_reason.value)
 
     def _blotted(self, cause: Cause) -> Cause:
-        """The cause without the values of secrets."""
+        """Return the cause without the values of secrets."""
         return msgspec.structs.replace(
             cause, message=self._blot(cause.message), traceback=self._blot(cause.traceback)
         )
 
     def _settle_ahead(self) -> FleetRun | None:
-        """Take back the runs sent ahead that were never begun; the one that nobody can blame."""
+        """Take back the runs that were never started; return the one that was claimed after the kill."""
         for nonce, run in reversed(list(self._runs.items())):
             if run.ahead:
                 self._take_back(nonce)
-        hurried = self._runs.pop(self._behind, None)
+        claimed_late = self._runs.pop(self._behind, None)
         if self._claims is not None:
             self._claims.close()
             self._claims = None
-        return hurried
+        return claimed_late
 
     # -- the channel -----------------------------------------------------------------------------
 
     def _send(self, frame: bytes) -> None:
-        self._line.send(frame, alone=len(self._runs) <= 1)
+        self._channel.send(frame, alone=len(self._runs) <= 1)
 
     def _receive(self) -> None:
-        more = self._line.connected
+        more = self._channel.connected
         while more:
-            received = self._line.receive()
+            received = self._channel.receive()
             if received is None:
                 self._channel_closed()
                 return
@@ -480,13 +484,13 @@ class Instance:
                 elif isinstance(message, ProtocolError):
                     self._break(KillReason.PROTOCOL, message.reason)
                     return
-                elif (problem := self._hear(nonce, message, len(body))) is not None:
+                elif (problem := self._handle(nonce, message, len(body))) is not None:
                     self._break(KillReason.PROTOCOL, problem)
                     return
-                if self._deaf:
+                if self._ignores_channel:
                     return
-            # Not another frame before it has taken what it asked for.
-            more = more and not self._line.is_full
+            # No further frame until the child has read its answers.
+            more = more and not self._channel.is_full
 
     def _done(self, nonce: int, message: Done) -> None:
         run = self._runs.pop(nonce, None)
@@ -494,12 +498,14 @@ class Instance:
             self._break(KillReason.PROTOCOL, "it answered a run that nobody gave it")
             return
         returned = blotted_return(message.returned, self._blot)
-        self.in_hand -= 1
+        self.in_flight -= 1
         self.invocations += run.invocation.batches
-        self._owner.took(returned.usage.wall)
+        self._owner.ran(returned.usage.wall)
+        # It has reached its memory limit, and the next run would likely fail too: it is replaced
+        # after this run.
         if returned.error is not None and returned.error.kind == "MemoryError":
             self.tainted = True
-        if self.doom is KillReason.NONE:
+        if self.kill_reason is KillReason.NONE:
             self._behind = 0
         if self._runs:
             self._head_since = self._head_began = self._clock.monotonic()
@@ -508,17 +514,17 @@ class Instance:
             if self.state is InstanceState.BUSY:
                 self.state = InstanceState.IDLE
         self._owner.freed(self)
-        # Last of all: whoever is told may hand over the next run at once.
+        # Last, as the waiter may submit the next run immediately.
         run.ended(returned)
 
-    def _hear(self, nonce: int, message: FromChild, size: int) -> str | None:
+    def _handle(self, nonce: int, message: FromChild, size: int) -> str | None:
         match message:
             case Hello():
                 if self.state is not InstanceState.STARTING:
                     return "it said hello twice"
                 self._refusal = message.refusal
                 if message.refusal is None:
-                    self._come_up()
+                    self._mark_ready()
             case Extend(seconds=seconds):
                 if nonce not in self._runs:
                     return "it asked for time for a run that nobody gave it"
@@ -529,9 +535,9 @@ class Instance:
                     if nonce not in self._runs:
                         return "it asked on behalf of a run that nobody gave it"
                     run = self._runs[nonce]
-                    run.heard = run.heard or row.reaches_caller
+                    run.answer_started = run.answer_started or row.reaches_caller
                     token = run.invocation.token
-                self._line.owe(size)
+                self._channel.add_pending(size)
                 answering = self._answer(nonce, token, message, size)
                 self._host.tasks.start(answering, name=f"answer {self.identity}")
             case Acted():
@@ -548,7 +554,7 @@ class Instance:
         return None
 
     def _extend(self, nonce: int, seconds: float) -> None:
-        """Its first run may take so long from now; never less than it had, nor without end."""
+        """Extend the first run's timeout from now; never below its former end, and bounded."""
         head, run = next(iter(self._runs.items()))
         if nonce == head and 0 < seconds <= MAX_VISIBILITY:
             ends = min(self._clock.monotonic() + seconds, self._head_began + MAX_EXTENDED_S)
@@ -556,55 +562,56 @@ class Instance:
 
     async def _answer(self, nonce: int, token: int, asked: Ask, size: int) -> None:
         try:
-            # Whose answers are large come one after the other: the last must be taken before.
+            # Large answers one after the other, each once the last was read: else a child that
+            # asks and never reads fills the host's memory.
             if self._host.services.row(asked.question).is_large:
                 async with self._large:
-                    await self._line.room()
-                    await self._tell_answer(nonce, token, asked)
+                    await self._channel.wait_writable()
+                    await self._send_answer(nonce, token, asked)
             else:
-                await self._tell_answer(nonce, token, asked)
+                await self._send_answer(nonce, token, asked)
         finally:
-            self._line.settle(size)
+            self._channel.remove_pending(size)
 
-    async def _tell_answer(self, nonce: int, token: int, asked: Ask) -> None:
-        if self._line.connected:
+    async def _send_answer(self, nonce: int, token: int, asked: Ask) -> None:
+        if self._channel.connected:
             frame = await self._host.services.frame(Asker(self.spec, token), nonce, asked)
-            if self._line.connected:
+            if self._channel.connected:
                 self._send(frame)
 
-    def _break(self, doom: KillReason, reason: str) -> None:
-        self._hurt = reason
-        self._line.mute()
-        self.kill(doom)
+    def _break(self, kill_reason: KillReason, reason: str) -> None:
+        self._detail = reason
+        self._channel.stop_listening()
+        self.kill(kill_reason)
 
     def _channel_closed(self) -> None:
-        # Death closes the channel a moment before it is reported; a child that lives on without
-        # a channel is of no use.
-        self._line.mute()
+        # An exit closes the channel a moment before it is reported. A child that runs on without a
+        # channel is killed after the grace time.
+        self._channel.stop_listening()
         if self.state not in {InstanceState.DRAINING, InstanceState.GONE}:
             self.become(InstanceState.DRAINING)
         self._loop.call_later(GRACE_S, self._closed_for_good)
 
     def _closed_for_good(self) -> None:
-        if self.exit is None and self.doom is KillReason.NONE:
-            self.kill(KillReason.UNTOLD if self._process.is_dead else KillReason.CHANNEL)
+        if self.exit is None and self.kill_reason is KillReason.NONE:
+            self.kill(KillReason.UNREPORTED if self._process.is_dead else KillReason.CHANNEL)
 
-    def cannot_be_born(self, reason: str) -> None:
-        """The zygote could not fork it."""
-        self._hurt = reason
-        self.doom = KillReason.UNBORN
+    def on_fork_failed(self, reason: str) -> None:
+        """Finish after the zygote could not fork the child."""
+        self._detail = reason
+        self.kill_reason = KillReason.NOT_FORKED
         self.exited(Exited(self.identity, 0, 0.0, 0))
 
     @property
     def running(self) -> str:
-        """The key of the invocation it is at."""
+        """Return the key of the current invocation."""
         for run in self._runs.values():
             return run.invocation.key
         return ""
 
 
 def not_started(function: str, cause: Cause) -> Unavailable:
-    """What whoever waited for an instance is told, and `/readyz`."""
+    """Return the error for runs that wait for an instance, and for `/readyz`."""
     return Unavailable(
         f"no instance of `{function}` starts: {cause.kind}: {cause.message}; it is tried again"
     )

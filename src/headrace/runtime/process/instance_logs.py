@@ -1,11 +1,10 @@
 """Lines that instances write on stdout and stderr, with the invocation that was running.
 
-An instance writes records of its own (prints, log records) as one JSON array behind the control
-character RS, so that they name their invocation however late they are read. Bare lines (C code,
-subprocesses) belong to whatever runs when they arrive. Lines are capped in length and in rate, long
-ones counting for several; what is dropped is counted and said once. What a record claims is held
-against what the host knows: its run is one of its own function, its time is about now, its level a
-level, and no text reaches a terminal as a command.
+An instance writes its records (prints, log records) as one JSON array after the control character RS, so that they
+name their invocation however late they are read. Plain lines (C code, subprocesses) belong to the run that is active
+when they arrive. Lines are limited in length and in rate, long ones counting for several; dropped lines are counted
+and reported once. A record's claims are checked: its run must be one of its own function, its time about now, its
+level a level, and control characters for terminals are escaped.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ from headrace.runtime.protocol.messages import MARK, MAX_LINE_BYTES, LoggedLine
 MAX_LINES_PER_SECOND = 2_000
 MAX_LINES_BURST = 10_000
 MAX_LATE_US = 10_000_000
-"""How long before it was read a record may have been written; longer ago is not believed."""
+"""The maximum age of a record when it is read; an older time is replaced by the current one."""
 MAX_WORD = 200
 _STREAMS = frozenset({"stdout", "stderr", "log"})
 _LEVEL = re.compile(r"[A-Za-z][A-Za-z0-9 _-]{0,31}")
 _CONTROLS = {
     code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"
 }
-"""Characters that a terminal takes for commands, and how they are shown instead."""
+"""Characters that control a terminal, and their escaped form."""
 LINE_BYTES = 1_024
-"""A line counts as one for every so many bytes that it begins."""
+"""A line counts once for each started block of so many bytes."""
 
 
 class InstanceLine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One line, and whose it is.
+    """One line, with its function, instance and invocation.
 
     Attributes:
-        function: The full name, or the app's name for what was said while importing.
+        function: The full name, or the app's name for lines of the import.
         instance: Its id, "" for the zygote.
         invocation: The invocation's key, "" outside of one.
         stream: `stdout`, `stderr` or `log` (the logging module).
@@ -59,15 +58,15 @@ class InstanceLine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 def shown(text: str) -> str:
-    """The text, with what a terminal would obey written out."""
+    """Return the text with terminal controls escaped."""
     return text if text.isprintable() else text.translate(_CONTROLS)
 
 
-_spoken = msgspec.json.Decoder(LoggedLine)
+_decoder = msgspec.json.Decoder(LoggedLine)
 
 
 class LogReader:
-    """Cuts one pipe's bytes into lines. Owned by the pipe's reader; holds one line at most."""
+    """Splits one pipe's bytes into lines. Owned by the pipe's reader; buffers one line at most."""
 
     def __init__(
         self,
@@ -92,27 +91,28 @@ class LogReader:
         self._dropped = 0
 
     def feed(self, data: bytes, *, running: str) -> None:
-        """Take bytes in and hand on the lines they complete; `running` owns the bare ones."""
+        """Take bytes and log the lines they complete; plain ones belong to `running`."""
         self._refill()
         *lines, rest = (self._rest + data).split(b"\n")
+        # A process that never writes a newline must not grow the buffer.
         if len(rest) > 2 * MAX_LINE_BYTES:
             lines.append(rest)
             rest = b""
         self._rest = rest
         for line in lines:
-            self._hand_on(line, running)
+            self._handle_line(line, running)
 
     @property
     def is_flooded(self) -> bool:
-        """Return whether lines are being dropped: more comes than is kept."""
+        """Return whether lines are being dropped."""
         return self._dropped > 0
 
     def close(self, *, running: str) -> None:
-        """The pipe has ended: hand on what is left."""
+        """Log the rest: the pipe has ended."""
         rest, self._rest = self._rest, b""
         if rest:
-            self._hand_on(rest, running)
-        self._confess()
+            self._handle_line(rest, running)
+        self._report_dropped()
 
     def _refill(self) -> None:
         now = self._clock.monotonic()
@@ -120,9 +120,9 @@ class LogReader:
         self._allowance = min(self._allowance + gained, float(MAX_LINES_BURST))
         self._refilled = now
         if self._allowance >= 1:
-            self._confess()
+            self._report_dropped()
 
-    def _confess(self) -> None:
+    def _report_dropped(self) -> None:
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             self._emit(
@@ -134,19 +134,21 @@ class LogReader:
                 None,
             )
 
-    def _hand_on(self, line: bytes, running: str) -> None:
+    def _handle_line(self, line: bytes, running: str) -> None:
         if not line:
             return
         if self._allowance < 1:
             self._dropped += 1
             return
         self._allowance -= 1 + min(len(line), MAX_LINE_BYTES) // LINE_BYTES
+        # Not only at the start: a subprocess may have written half a line to the same pipe just
+        # before.
         mark = line.find(MARK)
         if mark >= 0:
             if mark:
                 self._bare(line[:mark], running)
             try:
-                said = _spoken.decode(line[mark + 1 :])
+                said = _decoder.decode(line[mark + 1 :])
             except (msgspec.DecodeError, RecursionError):
                 self._bare(line[mark + 1 :], running)
             else:
@@ -155,7 +157,7 @@ class LogReader:
             self._bare(line, running)
 
     def _record(self, said: LoggedLine, running: str) -> None:
-        """Hand on what an instance says of itself, as far as it can be so."""
+        """Log a record of an instance, as far as its claims are possible."""
         own = said.invocation == running or said.invocation.startswith(f"{self._function}:")
         now = self._clock.now()
         self._emit(
@@ -168,7 +170,7 @@ class LogReader:
         )
 
     def _bare(self, line: bytes, running: str) -> None:
-        # Cut afterwards: a part of a secret would not be recognised.
+        # Redacted before the cut: a part of a secret would not be recognised.
         text = self._blot(line.decode("utf-8", "backslashreplace"))
         self._emit(running, self._stream, self._level, "", text[:MAX_LINE_BYTES], None)
 

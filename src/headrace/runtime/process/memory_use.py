@@ -13,20 +13,20 @@ from headrace.runtime.process.postmortem import in_mib
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SHARE = (3, 4)
-"""Of the machine's or the cgroup's memory, what functions may use where nothing else was said."""
+"""The share of the machine's or the cgroup's memory that functions may use by default."""
 UNLIMITED = 1 << 60
 FRESH_S = 2.0
-"""How long after a kill by the kernel the end of the process may be reported."""
+"""How long after a kill by the kernel the exit of the process may be reported."""
 
 
 def own_memory_of(pid: int) -> int:
-    """Bytes that would be free again if the process went; 0 where it is gone. Slow."""
+    """Return the bytes that the end of the process would free; 0 if it is gone. Slow."""
     lines = _read(f"/proc/{pid}/smaps_rollup").splitlines() if pid else []
     return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))
 
 
 def share_of(pid: int) -> int:
-    """Bytes a process has, those it shares with others divided among them; 0 where it is gone. Slow."""
+    """Return the proportional set size of a process in bytes; 0 if it is gone. Slow."""
     for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) << 10
@@ -34,8 +34,10 @@ def share_of(pid: int) -> int:
 
 
 def memory_of(pid: int) -> int:
-    """Bytes of resident memory a process does not share with files; 0 where it is gone. Fast."""
+    """Return the resident bytes of a process without mapped files; 0 if it is gone. Fast."""
     try:
+        # `statm` is a counter of the kernel; `smaps_rollup` walks the page tables, which takes
+        # milliseconds. No file object, since this is read for every instance every second.
         file = os.open(f"/proc/{pid}/statm", os.O_RDONLY)
     except OSError:
         return 0
@@ -49,7 +51,7 @@ def memory_of(pid: int) -> int:
 
 
 def limit_of(asked: int) -> int:
-    """Bytes that functions may use in all: what was asked for, or else a share of what there is."""
+    """Return the bytes that functions may use in all: the setting, or else a share of the available memory."""
     if asked:
         return asked
     there = min(machine_memory(), Cgroup().limit)
@@ -57,7 +59,7 @@ def limit_of(asked: int) -> int:
 
 
 def machine_memory() -> int:
-    """Bytes of memory the machine has."""
+    """Return the machine's memory in bytes."""
     for line in _read("/proc/meminfo").splitlines():
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) << 10
@@ -65,13 +67,15 @@ def machine_memory() -> int:
 
 
 class Cgroup:
-    """The memory side of the cgroup this process is in, version 2 or 1; it may have none."""
+    """The memory controller of this process's cgroup, version 2 or 1; it may have none."""
 
     def __init__(self, root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> None:
         self._events = ""
         self._limit = ""
         for line in _read(membership).splitlines():
             _, controllers, path = line.split(":", 2)
+            # On a hybrid system the memory controller is mounted as version 1, although a version
+            # 2 line exists too.
             if controllers == "memory":
                 self._events = f"{root}/memory{path}/memory.oom_control"
                 self._limit = f"{root}/memory{path}/memory.limit_in_bytes"
@@ -82,7 +86,7 @@ class Cgroup:
 
     @property
     def limit(self) -> int:
-        """Bytes its processes may use in all; a huge number where there is no limit."""
+        """Return the bytes that its processes may use in all; a huge number if there is no limit."""
         text = _read(self._limit).strip()
         return min(int(text), UNLIMITED) if text.isdigit() else UNLIMITED
 
@@ -93,7 +97,7 @@ class Cgroup:
 
 
 class KernelKills:
-    """Finds out whether the kernel killed a process for memory; each kill explains one end."""
+    """Detects whether the kernel killed a process for memory; each kill explains one exit."""
 
     def __init__(self, cgroup: Cgroup | None = None, vmstat: str = "/proc/vmstat") -> None:
         self._cgroup = cgroup or Cgroup()
@@ -107,8 +111,10 @@ class KernelKills:
         return self._cgroup.kills, _counted(_read(self._vmstat), "oom_kill")
 
     def look(self, now: float) -> None:
-        """Notice kills; an end that is reported long after cannot be one of them."""
+        """Count new kills; an exit that is reported much later is not one of them."""
         before, self._seen = self._seen, self._count()
+        # The kernel does not report which process it killed: only these counters distinguish its SIGKILL
+        # from another.
         ours, anywhere = self._seen[0] - before[0], self._seen[1] - before[1]
         if max(ours, anywhere) <= 0:
             return
@@ -132,7 +138,7 @@ class KernelKills:
 
 
 def _counted(text: str, name: str) -> int:
-    # Asked at every tick, and some of these files have hundreds of lines.
+    # Not line by line: read at every tick, and some of these files have hundreds of lines.
     _, _, rest = f"\n{text}".partition(f"\n{name} ")
     figure = rest.partition("\n")[0].strip()
     return int(figure) if figure.isdecimal() else 0

@@ -1,7 +1,7 @@
 """Outcome of a run whose instance died: a result, or that it has to run again.
 
-In: how the process ended, and why the host ended it, if it did. Out: the verdict. Pure. It blames
-no run for what another did, and distinguishes out-of-memory from other ends where it can.
+In: how the process exited, and why the host killed it, if it did. Out: the verdict. Pure. No run is blamed for what
+another did, and out-of-memory is distinguished from other causes where possible.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from headrace.runtime.states import KillReason, Lost, NotStarted
 
 START_TIMEOUT_S = 30.0
 NEARLY = 0.85
-"""The share of its memory in use at which a crash of the allocator's kind is put down to memory."""
+"""The share of its memory limit in use from which an allocator's crash counts as out of memory."""
 _ALLOCATORS = (signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV)
 
 
 class Death(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of an end.
+    """Known facts about the end of an instance.
 
     Attributes:
         exit: How the process ended.
-        doom: Why the host ended it, if it did.
-        hurt: What it did wrong, or what could not be done for it; "" where nothing is known.
-        born: Whether it ever was a process.
-        started: Whether it had come up, its start hooks done.
-        alone: Whether one run only was at hand.
-        refusal: What its start hooks failed with.
+        kill_reason: Why the host killed it, if it did.
+        detail: The error of the instance or of its start; "" if nothing is known.
+        was_forked: Whether its process existed.
+        started: Whether its start hooks had completed.
+        alone: Whether it had exactly one run.
+        refusal: The error of its start hooks.
         limit: Bytes of memory its resources allow, None without a limit.
-        own: Bytes it had beyond its zygote's when most.
-        kernel: What the kernel says of memory that ran out just now, "" where nothing did.
+        own: Its peak memory beyond its zygote's, in bytes.
+        kernel: The kernel's recent kill for memory, "" if there was none.
     """
 
     exit: Exited
-    doom: KillReason
-    hurt: str
-    born: bool
+    kill_reason: KillReason
+    detail: str
+    was_forked: bool
     started: bool
     alone: bool
     refusal: Cause | None
@@ -49,7 +49,7 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def verdict(
-    death: Death, usage: Usage, *, function: str, timeout: float, heard: bool = False
+    death: Death, usage: Usage, *, function: str, timeout: float, answer_started: bool = False
 ) -> Outcome | Lost | NotStarted:
     """Return the outcome of a run that was not answered.
 
@@ -57,7 +57,7 @@ def verdict(
     would receive that part twice.
     """
     found = _found(death, usage, function, timeout)
-    if heard and isinstance(found, Lost):
+    if answer_started and isinstance(found, Lost):
         message = f"{found.reason}; part of its answer was sent, so it is not run again"
         return Crashed(Cause("Crashed", message), usage, blameless=True)
     return found
@@ -66,22 +66,24 @@ def verdict(
 def _found(
     death: Death, usage: Usage, function: str, timeout: float
 ) -> Outcome | Lost | NotStarted:
-    match death.doom:
+    match death.kill_reason:
         case KillReason.TAKEN:
-            return Crashed(Cause("Crashed", death.doom.value), usage, blameless=True)
-        case KillReason.UNBORN | KillReason.ZYGOTE | KillReason.DRAINED:
-            return Lost(death.hurt or death.doom.value)
-        case KillReason.START if not death.born:
+            return Crashed(Cause("Crashed", death.kill_reason.value), usage, blameless=True)
+        case KillReason.NOT_FORKED | KillReason.ZYGOTE | KillReason.DRAINED:
+            return Lost(death.detail or death.kill_reason.value)
+        case KillReason.START if not death.was_forked:
             return Lost("its zygote did not fork it")
         case _:
             pass
-    if death.doom is KillReason.NONE and death.exit.status == EXIT_NOT_STARTED:
-        return Lost("its process could not be set up; the reason stands in its log")
+    if death.kill_reason is KillReason.NONE and death.exit.status == EXIT_NOT_STARTED:
+        return Lost("its process could not be set up; see the reason in its log")
     if not death.started:
         return NotStarted(death.refusal or _cause(death))
-    if not death.alone or (death.doom is KillReason.NONE and death.exit.status == EXIT_HOOK):
-        return Lost(death.doom.value)
-    if death.doom is KillReason.TIMEOUT:
+    # With several runs nobody knows which one caused the end. A failed resume hook is not the
+    # run's fault either.
+    if not death.alone or (death.kill_reason is KillReason.NONE and death.exit.status == EXIT_HOOK):
+        return Lost(death.kill_reason.value)
+    if death.kill_reason is KillReason.TIMEOUT:
         message = f"`{function}` overran its timeout of {timeout:g} s"
         return TimedOut(Cause("TimedOut", message), usage)
     return Crashed(_cause(death), usage)
@@ -89,15 +91,15 @@ def _found(
 
 def _cause(death: Death) -> Cause:
     status = death.exit.status
-    match death.doom:
+    match death.kill_reason:
         case KillReason.PROTOCOL | KillReason.CHANNEL:
-            return Cause("ProtocolError", death.hurt or death.doom.value)
+            return Cause("ProtocolError", death.detail or death.kill_reason.value)
         case KillReason.START:
             return Cause("TimedOut", f"its start hooks took over {START_TIMEOUT_S:g} s")
-        case KillReason.UNTOLD:
-            return Cause("Crashed", death.doom.value)
+        case KillReason.UNREPORTED:
+            return Cause("Crashed", death.kill_reason.value)
         case KillReason.MEMORY:
-            return Cause("OutOfMemory", death.hurt or death.doom.value)
+            return Cause("OutOfMemory", death.detail or death.kill_reason.value)
         case _:
             pass
     if status == EXIT_MEMORY:
@@ -106,6 +108,8 @@ def _cause(death: Death) -> Cause:
         return Cause("OutOfMemory", f"the kernel killed it for memory: {death.kernel}")
     if status < 0:
         name = signal_name(-status)
+        # A C library whose allocation fails often crashes instead of raising MemoryError; its
+        # signal alone would blame the code.
         if -status in _ALLOCATORS and death.limit and death.own >= NEARLY * death.limit:
             used = f"with {in_mib(death.own)} in use{_allowed(death.limit)}"
             return Cause("OutOfMemory", f"it died of {name} {used}")
@@ -119,12 +123,12 @@ def _allowed(limit: int | None) -> str:
 
 
 def in_mib(size: int) -> str:
-    """Bytes for people."""
+    """Return bytes as text in MiB."""
     return f"{size / (1 << 20):,.0f} MiB"
 
 
 def signal_name(number: int) -> str:
-    """Its name where it has one."""
+    """Return the signal's name, or its number if it has none."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -1,7 +1,6 @@
 """A forked process, held by a descriptor, so that a signal never reaches another process.
 
-Its number is for people and for `/proc`; where it lives in a namespace of its own, the zygote's
-number of it is another one. Nothing is decided here.
+Its pid is for people and for `/proc`; in a PID namespace the zygote's number for it differs.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import signal
 
 
 class Process:
-    """A process from its start until it is reaped; owned by its instance."""
+    """A process from its fork until it is reaped; owned by its instance."""
 
     __slots__ = ("pid", "pidfd")
 
@@ -26,7 +25,7 @@ class Process:
         self.pidfd = pidfd
 
     def send(self, number: signal.Signals) -> None:
-        """Signal it, if it is there."""
+        """Send a signal, if the process exists."""
         if self.pidfd >= 0:
             try:
                 signal.pidfd_send_signal(self.pidfd, number)
@@ -35,26 +34,28 @@ class Process:
 
     @property
     def is_dead(self) -> bool:
-        """Return whether it has ended, even if it was not reported: its zygote may hang."""
+        """Return whether it has exited, even if that was not reported: its zygote may hang."""
         poll = select.poll()
         if self.pidfd >= 0:
+            # A pidfd becomes readable when the process exits, before anybody reaps it.
             poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(0))
 
     def let_go(self) -> None:
-        """It was reaped; its number stays known."""
+        """Close the descriptor, after the process was reaped; the pid stays known."""
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
 
 
 def pid_of(pidfd: int) -> int:
-    """The process's number as this process sees it; 0 where it is dead and reaped already."""
-    # Once for every fork, on the loop: no file object, no lines.
+    """Return the process's pid as this process sees it; 0 if it is dead and reaped."""
+    # Without a file object, since this runs for every fork on the event loop.
     file = os.open(f"/proc/self/fdinfo/{pidfd}", os.O_RDONLY)
     try:
         said = os.read(file, 1024)
     finally:
         os.close(file)
     _, _, rest = said.partition(b"\nPid:")
+    # The kernel writes -1 once the process is reaped, and 0 if it is in no namespace that we see.
     return max(int(rest[: rest.find(b"\n")]), 0) if rest else 0

@@ -1,8 +1,8 @@
-"""The host's side of a zygote: start it in the app's own interpreter, request forks, receive reports of ends.
+"""The host's side of a zygote: start it in the app's interpreter, request forks, receive reports.
 
-In comes a target to import; out come its `AppSpec`, instances' pids and pidfds, and exits. A zygote
-serves one version of one app. It holds no policy: who is forked when is the pool's choice, and
-what to do when the zygote itself dies is the fleet's.
+In: a target to import. Out: its `AppSpec`, the instances' pids and pidfds, and exits. A zygote serves one version of
+one app. It has no policy: the pool decides which instances are forked, and the fleet what happens after the zygote's
+death.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ from headrace.runtime.spec_checks import check_claims
 LOAD_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 2.0
 MAX_QUESTIONS = 64
-"""Apps that one import may make."""
+"""Apps that one import may create."""
 DEATH_TIMEOUT_S = 0.5
-"""How long a warden gets to end what its zygote left behind, while everything else waits."""
+"""How long a warden gets to kill the processes of its zygote, while the event loop waits."""
 SCRATCH_MODE = 0o711
-"""Instances pass through it to the folders they have in there, and see no others."""
+"""Instances pass through it to their folders, and cannot list it."""
 
 _HOME = str(Path(__file__).parents[3])
 _PROGRAM = """
 import os, sys
 register, held = os.register_at_fork, []
 def hold(**hooks):
-    mends_itself = sys._getframe(1).f_globals.get("__name__") in ("threading", "logging", "random")
-    held.append(hooks) if mends_itself else register(**hooks)
+    is_stdlib = sys._getframe(1).f_globals.get("__name__") in ("threading", "logging", "random")
+    held.append(hooks) if is_stdlib else register(**hooks)
 os.register_at_fork = hold
 try:
     import headrace
@@ -71,31 +71,31 @@ from headrace.runtime.child.zygote_main import run
 os.register_at_fork = register
 run(int(sys.argv[1]), held)
 """
-"""What a zygote runs: it holds the hooks at forks of the standard library, see `child/afresh.py`."""
+"""The program of a zygote: it suspends the standard library's fork hooks, see `child/after_fork.py`."""
 
 
 class ZygoteOwner(Protocol):
-    """Receiver of what happens to a zygote and to those it forks."""
+    """Receiver of the events of a zygote and of its instances."""
 
     def forked(self, forked: Forked, pidfd: int) -> None:
-        """It forked; the descriptor is yours."""
+        """Take note of a fork; the receiver owns the descriptor."""
         ...
 
     def fork_failed(self, failed: ForkFailed) -> None:
-        """It could not fork."""
+        """Take note of a failed fork."""
         ...
 
     def exited(self, exited: Exited) -> None:
-        """It reaped an instance."""
+        """Take note of a reaped instance."""
         ...
 
     def zygote_died(self, dead: Zygote) -> None:
-        """It is dead, and all that was below it."""
+        """Take note of the death of the zygote and of all its instances."""
         ...
 
 
 class Zygote:
-    """One template process. Owned by the fleet, which hears of it as its `ZygoteOwner`."""
+    """One template process. Owned by the fleet, which receives its events as `ZygoteOwner`."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Zygote:
         host: FleetHost,
         interpreter: str | None,
         confinement: Confinement,
-        surroundings: Callable[[], ImportEnvironment],
+        import_environment: Callable[[], ImportEnvironment],
     ) -> None:
         self.target = target
         self._interpreter = interpreter or sys.executable
@@ -113,7 +113,7 @@ class Zygote:
         self._confinement = confinement
         self._owner = owner
         self._host = host
-        self._surroundings = surroundings
+        self._import_environment = import_environment
         self._questions = 0
         self._clock = host.clock
         self._loaded: asyncio.Future[Loaded | LoadFailed] | None = None
@@ -124,7 +124,7 @@ class Zygote:
         self.instances: set[Instance] = set()
         self.alive = False
         self.pid = 0
-        self.epitaph = ""
+        self.exit_reason = ""
         self.loaded: Loaded | None = None
 
     @property
@@ -136,29 +136,29 @@ class Zygote:
 
     @property
     def code(self) -> str:
-        """A hash of what it imported; "" before it has."""
+        """Return a hash of the imported code; "" before the import."""
         return "" if self.loaded is None else self.loaded.code
 
     @property
     def sends_hello(self) -> bool:
-        """Return whether its instances say hello before they take up runs."""
+        """Return whether its instances send `Hello` before they accept runs."""
         return self.loaded is None or self.loaded.sends_hello
 
     @property
     def resident(self) -> int:
-        """Bytes it had when it was ready to be forked, those it shares with files included."""
+        """Return its resident bytes when it was ready for forks, shared file pages included."""
         return 0 if self.loaded is None else self.loaded.resident
 
     @property
     def weight(self) -> int:
-        """Those of its own, which its instances share until they write to them."""
+        """Return its private bytes, which its instances share until they write to them."""
         return 0 if self.loaded is None else self.loaded.weight
 
     async def start(self) -> Loaded:
         """Start the process and import the app.
 
         Raises:
-            Misuse: The app cannot be imported, or its import leaves something unforkable behind.
+            Misuse: The app cannot be imported, or its import leaves a thread or descriptor.
             DiskFull: The disk has no space for its folder.
             Unavailable: The process did not come up.
         """
@@ -199,7 +199,7 @@ class Zygote:
             await self.close()
             raise
         except asyncio.CancelledError:
-            # No caller waits for it any more, so none would end it.
+            # No caller remains that could close it.
             self._closing = True
             self._died("its start was given up")
             shutil.rmtree(self.scratch, ignore_errors=True)
@@ -208,6 +208,7 @@ class Zygote:
             await self.close()
             raise Misuse(_explain(self.target, answer))
         try:
+            # The author's code ran in the process that sent this, and may have sent anything.
             check_claims(answer.spec)
         except Misuse:
             await self.close()
@@ -237,11 +238,11 @@ class Zygote:
         self._folders += 1
         first = self._confinement.uid
         uid = first and first + 1 + self._folders % (IDS_PER_ZYGOTE - 1)
-        # It must not be guessable, since instances may share a uid.
+        # Not guessable: instances may share a uid, and then only the name keeps others out.
         return InstanceFolder(f"{self._folders:x}-{self._host.entropy.token(3)}", uid)
 
     async def close(self) -> None:
-        """End the process, and with it whatever instances it still has."""
+        """Stop the process, and with it its instances."""
         self._closing = True
         if self._process is not None:
             self._disconnect()
@@ -249,10 +250,10 @@ class Zygote:
         await self.clear()
 
     async def clear(self) -> None:
-        """Take its scratch folder away, once it and its instances are dead."""
+        """Remove its scratch folder, once it and its instances have exited."""
         try:
             with contextlib.suppress(FileNotFoundError):
-                # It was prepared for an instance that was never requested.
+                # The folder that was prepared for the next instance.
                 (self.scratch / self._next.name).rmdir()
             self.scratch.rmdir()
         except FileNotFoundError:
@@ -261,7 +262,7 @@ class Zygote:
             await asyncio.to_thread(shutil.rmtree, self.scratch, ignore_errors=True)
 
     def kill(self) -> None:
-        """Kill it at once, with all that descends from it; `on_death` follows."""
+        """Kill the process and all its descendants; `on_end` follows."""
         if self._process is not None:
             _end(self._process)
 
@@ -269,33 +270,39 @@ class Zygote:
 
     def _spawn(self) -> None:
         host, zygote = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        voice, mouth = os.pipe2(os.O_CLOEXEC)
+        log_read, log_write = os.pipe2(os.O_CLOEXEC)
         try:
             self._process = subprocess.Popen(
+                # `-I`, so that neither PYTHON* variables nor the current folder decide what is
+                # imported.
                 [self._interpreter, "-I", "-c", _PROGRAM, str(zygote.fileno()), _HOME],
                 stdin=subprocess.DEVNULL,
-                stdout=mouth,
-                stderr=mouth,
+                stdout=log_write,
+                stderr=log_write,
                 pass_fds=(zygote.fileno(),),
+                # A session of its own: Ctrl-C in the node's terminal must not reach the zygote.
                 start_new_session=True,
+                # Between fork and exec, as the host may be killed before the new interpreter runs
+                # its first line.
                 preexec_fn=partial(kernel.die_with, os.getpid()),
+                # Not the node's environment, which holds its secrets.
                 env=environment_for_import(),
             )
         except OSError as error:
             host.close()
-            os.close(voice)
+            os.close(log_read)
             raise Misuse(
                 f"the interpreter `{self._interpreter}` cannot be started: {error.strerror}; "
                 "name a Python 3.11 or later that has the app's packages"
             ) from error
         finally:
             zygote.close()
-            os.close(mouth)
+            os.close(log_write)
         self.pid = self._process.pid
         self.alive = True
-        self._requests = ZygoteChannel(host, on_message=self._hear, on_end=self._died)
-        self._voice = LogPipes(
-            {voice: "stderr"},
+        self._requests = ZygoteChannel(host, on_message=self._handle, on_end=self._died)
+        self._log_pipe = LogPipes(
+            {log_read: "stderr"},
             function=self.target,
             instance="",
             clock=self._clock,
@@ -322,7 +329,7 @@ class Zygote:
             return
         self.alive = False
         self._requests.close()
-        self._voice.close()
+        self._log_pipe.close()
 
     def _died(self, why: str) -> None:
         if not self.alive:
@@ -331,6 +338,8 @@ class Zygote:
         if self._process is not None and self._process.poll() is None:
             _end(self._process)
             try:
+                # Blocks the loop for a bounded time: lost runs are repeated after this, and must
+                # not overlap with processes that still run.
                 self._process.wait(DEATH_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
@@ -345,12 +354,12 @@ class Zygote:
             )
         elif not self._closing and self.loaded is not None:
             code = None if self._process is None else self._process.returncode
-            self.epitaph = f"{why}, {_ending(code)}"
+            self.exit_reason = f"{why}, {_ending(code)}"
             self._owner.zygote_died(self)
 
-    # -- what it says ----------------------------------------------------------------------------
+    # -- messages ----------------------------------------------------------------------------
 
-    def _hear(self, message: FromZygote) -> None:
+    def _handle(self, message: FromZygote) -> None:
         match message:
             case Loaded() | LoadFailed():
                 if self._loaded is not None and not self._loaded.done():
@@ -360,7 +369,7 @@ class Zygote:
             case Forked():
                 pidfd = self._requests.take_descriptor()
                 if pidfd is None:
-                    self._died("it announced a process without a descriptor of it")
+                    self._died("it reported a fork without a pidfd")
                 elif self._is_ours(message.instance):
                     self._owner.forked(message, pidfd)
                 else:
@@ -373,16 +382,16 @@ class Zygote:
                     self._owner.exited(message)
 
     def _provide(self, needs: Needs) -> None:
-        """Hand over what an app that is being imported names; afterwards it is asked for no more."""
+        """Send the settings and variables that the app requests during its import, and only then."""
         self._questions += 1
         if self.loaded is not None or self._questions > MAX_QUESTIONS:
-            self._died("it asked for settings out of its turn")
+            self._died("it requested settings after its import")
             return
-        provision = self._surroundings().of(needs.app, needs.variables)
+        provision = self._import_environment().of(needs.app, needs.variables)
         self._requests.send(Provided(provision), [])
 
     def _is_ours(self, identity: str) -> bool:
-        """Return whether this zygote was asked for the instance: it must not report others."""
+        """Return whether this zygote was requested to fork the instance: it must not report others."""
         return any(instance.identity == identity for instance in self.instances)
 
 
@@ -396,14 +405,15 @@ def _explain(target: str, failure: LoadFailed) -> str:
     if failure.kind == "NotForkable":
         return f"`{target}` cannot be forked: {failure.message}"
     if failure.kind == "Misuse":
-        # Ours, and whole: it says the place and the fix.
+        # The platform's own error names the place and the fix already.
         return failure.message
     return f"`{target}` cannot be imported: {failure.kind}: {failure.message}{trace}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Let the warden kill its zygote and all that descends from it, though it may be stopped."""
+    """Let the warden kill its zygote and all its descendants, even if the warden is stopped."""
     process.send_signal(signal.SIGTERM)
+    # A stopped process handles SIGTERM only once it continues.
     process.send_signal(signal.SIGCONT)
 
 
@@ -411,6 +421,6 @@ def _ending(code: int | None) -> str:
     if code is None:
         return "still running"
     if code > SIGNALLED:
-        # Its warden passes on how it ended.
+        # The warden's exit code encodes the zygote's signal.
         code = SIGNALLED - code
     return f"signal {signal_name(-code)}" if code < 0 else f"exit code {code}"

@@ -1,8 +1,7 @@
-"""The host's end of a zygote's control socket: requests with descriptors out, reports with pidfds in.
+"""The host's end of a zygote's control socket: sends requests with descriptors, receives reports with pidfds.
 
-Orders wait here while the zygote is slow, in order, with copies of their descriptors. What comes in
-is handed on message by message; a socket that closes and whatever is not a message of a zygote's are
-its end.
+Requests are buffered in order while the zygote is slow, with copies of their descriptors. A closed socket and an
+invalid message end the zygote.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from headrace.runtime.protocol.messages import (
 )
 
 MAX_DESCRIPTORS = 64
-"""That come along with one read."""
+"""Descriptors that one read may bring."""
 
 
 class ZygoteChannel:
@@ -49,7 +48,7 @@ class ZygoteChannel:
         self._loop.add_reader(link, self._receive)
 
     def close(self) -> None:
-        """Let go of the socket and of every descriptor that was not taken or not sent."""
+        """Close the socket and every descriptor that was not taken or not sent."""
         self._loop.remove_reader(self._link)
         self._loop.remove_writer(self._link)
         self._link.close()
@@ -67,14 +66,14 @@ class ZygoteChannel:
             if rest is None:
                 return
             frame, descriptors = rest
-        # The caller closes its own as soon as this returns.
+        # Duplicated, since the caller closes its descriptors as soon as this returns.
         self._outbox.append((frame, [os.dup(descriptor) for descriptor in descriptors]))
         if not self._writing:
             self._writing = True
             self._loop.add_writer(self._link, self._drain)
 
     def take_descriptor(self) -> int | None:
-        """The oldest that came along; it is yours. None where there is none."""
+        """Return the oldest received descriptor, which the caller then owns; None if there is none."""
         return self._descriptors.pop(0) if self._descriptors else None
 
     def _try_send(self, frame: bytes, descriptors: list[int]) -> tuple[bytes, list[int]] | None:
@@ -86,8 +85,11 @@ class ZygoteChannel:
         except BlockingIOError:
             return frame, descriptors
         except OSError as error:
+            # Not called directly: the sender is in the middle of its own change and does not
+            # expect the zygote's end.
             self._loop.call_soon(self._on_end, str(error))
             return None
+        # The descriptors went with the first byte: sending them again would duplicate them.
         return (frame[sent:], []) if sent < len(frame) else None
 
     def _drain(self) -> None:
@@ -130,7 +132,7 @@ class ZygoteChannel:
                 return
             try:
                 self._on_message(message)
-            except Exception as error:  # noqa: BLE001 - what it said is lost, and must not be
+            except Exception as error:  # noqa: BLE001 - a lost report would leave an instance unreaped
                 self._on_end(f"what it reported could not be followed: {error!r}")
                 return
 

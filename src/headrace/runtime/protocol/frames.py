@@ -1,9 +1,8 @@
 """Frames between the host and its child processes: bytes in, bodies out. Pure.
 
-A frame is a 16-byte head (body length, CRC-32, nonce) and a body. Bytes from a child are hostile
-until proven otherwise: a length beyond the limit and a wrong checksum come out as a
-`ProtocolError` value, after which the channel is to be closed and the child killed. Whether a
-nonce is one that was asked for is checked by the caller. No descriptor is read here.
+A frame is a 16-byte head (body length, CRC-32, nonce) and a body. Bytes from a child are untrusted: a length beyond
+the limit and a wrong checksum return a `ProtocolError` value, after which the caller closes the channel and kills the
+child. The caller checks nonces.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ RECEIVE_BYTES = 1 << 16
 HEAD = struct.Struct("<IIQ")
 HEAD_BYTES = HEAD.size
 MASK = 0xFFFF_FFFF
-"""How much of a nonce the checksum is seeded with."""
+"""The part of a nonce that seeds the checksum: a frame of another run then has a wrong checksum."""
 
 
 class ProtocolError(msgspec.Struct, frozen=True):
@@ -29,7 +28,7 @@ class ProtocolError(msgspec.Struct, frozen=True):
 
 
 class Frames:
-    """Cuts received bytes into frames; owned by one reader, bounded by one frame and one receive."""
+    """Splits received bytes into frames; owned by one reader, bounded by one frame and one receive."""
 
     def __init__(self, *, limit: int = MAX_FRAME_BYTES) -> None:
         self._limit = limit
@@ -42,9 +41,9 @@ class Frames:
         return len(self._rest)
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]] | ProtocolError:
-        """Take bytes in; nonce and body of every frame they complete, in order.
+        """Take bytes; return nonce and body of every frame they complete, in order.
 
-        Once broken it stays broken: there is no way to find the next frame in garbage.
+        After an error every call returns that error: the start of the next frame cannot be found.
         """
         if self._broken is not None:
             return self._broken
@@ -56,12 +55,15 @@ class Frames:
             size = HEAD.unpack_from(rest)[0]
             if size <= self._limit and len(rest) < HEAD_BYTES + size:
                 return []
+            # One copy, and only once the frame is complete: copying at every receive would be
+            # quadratic in a large frame.
             data = bytes(rest)
             rest.clear()
         frames: list[tuple[int, bytes]] = []
         at, end = 0, len(data)
         while end - at >= HEAD_BYTES:
             size, checksum, nonce = HEAD.unpack_from(data, at)
+            # Before the body is awaited: a child must not make the host buffer a gigabyte.
             if size > self._limit:
                 return self._break(
                     f"a frame of {size} bytes was announced; {self._limit} is the limit"

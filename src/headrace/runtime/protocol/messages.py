@@ -1,8 +1,7 @@
 """The messages between host, zygotes and instances, as frames carry them. Pure.
 
-Each is tagged, so that what an instance says can be told from what it may not say: bytes from a
-child are hostile until proven otherwise, and a body of another form comes out as a `ProtocolError`
-value, after which the channel is to be closed and the child killed.
+Each has a tag, so that a message that an instance may not send is refused. Bytes from a child are untrusted: an
+invalid body returns a `ProtocolError` value, after which the caller closes the channel and kills the child.
 """
 
 from __future__ import annotations
@@ -25,28 +24,28 @@ MAX_SCAN_ROWS = 10_000
 MAX_LINE_BYTES = 8_192
 
 MARK = b"\x1e"
-"""Begins a record on a log pipe; bare lines have none."""
+"""Starts a record on a log pipe; plain lines have none."""
 
 EXIT_HOOK = 70
 """An instance's exit code after a hook of the author failed."""
 EXIT_MEMORY = 71
-EXIT_NOT_STARTED = 231
-"""It could not be made ready to run anything: no room for its folder, say."""
 """An instance's exit code when it ran out of memory outside the handler."""
+EXIT_NOT_STARTED = 231
+"""An instance's exit code when it could not be set up, such as without space for its folder."""
 EXIT_CHANNEL = 72
-"""An instance's exit code when its channel broke under it."""
+"""An instance's exit code when its channel broke."""
 
 
 # -- between host and instance ------------------------------------------------------------------
 
 
 class RunMessage(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=False):
-    """Host to child: run this. The frame's nonce comes back on everything about this run.
+    """Host to child: run this. All messages about the run carry the frame's nonce.
 
     Attributes:
         invocation: What to run.
-        ahead: It was sent while another ran: it may be begun only once it is claimed
-            (`runtime.prefetch`), and is skipped where the host has taken it back.
+        ahead: It was sent while another run was active: it may start only once it is claimed (`runtime.prefetch`),
+            and is skipped if the host has taken it back.
     """
 
     invocation: Invocation
@@ -54,13 +53,13 @@ class RunMessage(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=False):
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, tag=2, gc=False):
-    """Child to host: this came of it."""
+    """Child to host: the result of a run."""
 
     returned: Returned
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True, tag=3, gc=False):
-    """Child to host: the start hooks are through, runs are taken up; or `refusal` says why not."""
+    """Child to host: the start hooks have completed and runs are accepted; or `refusal` says why not."""
 
     seconds: float
     refusal: Cause | None = None
@@ -74,7 +73,7 @@ class ReadState(msgspec.Struct, array_like=True, frozen=True, tag=4, gc=False):
 
 
 class ScanState(msgspec.Struct, array_like=True, frozen=True, tag=5, gc=False):
-    """Child to host: what a store holds under a prefix behind the key `begin`, ascending."""
+    """Child to host: the keys of a store under a prefix after the key `begin`, ascending."""
 
     prefix: str
     limit: int
@@ -98,7 +97,7 @@ class Denied(msgspec.Struct, array_like=True, frozen=True, tag=8, gc=False):
     """Host to child: the question cannot be answered.
 
     Attributes:
-        final: Whether the same question would meet the same again.
+        final: Whether repeating the question would fail in the same way.
     """
 
     kind: str
@@ -107,7 +106,7 @@ class Denied(msgspec.Struct, array_like=True, frozen=True, tag=8, gc=False):
 
 
 class ReadSecret(msgspec.Struct, array_like=True, frozen=True, tag=32, gc=False):
-    """Child to host: the value of this secret; the one question that no run has to be behind."""
+    """Child to host: the value of this secret; the only question that needs no run."""
 
     name: str
 
@@ -122,7 +121,7 @@ class SecretRead(msgspec.Struct, array_like=True, frozen=True, tag=33, gc=False)
 
 
 class Ask(msgspec.Struct, array_like=True, frozen=True, tag=28, gc=False):
-    """Child to host: a question of the run at hand; its answer bears the same number."""
+    """Child to host: a question of the current run; its answer has the same number."""
 
     number: int
     question: ReadState | ScanState | ReadSecret | Fetch | Land | Part
@@ -136,9 +135,9 @@ class Answered(msgspec.Struct, array_like=True, frozen=True, tag=29, gc=False):
 
 
 class Suspend(msgspec.Struct, array_like=True, frozen=True, tag=9, gc=False):
-    """Host to child: close what does not survive a pause; a stop signal follows your answer.
+    """Host to child: run the suspend hooks; a stop signal follows the answer.
 
-    The next run wakes it, and the resume hooks come before that run.
+    The next run resumes the process, and the resume hooks run before it.
     """
 
 
@@ -153,17 +152,17 @@ class Acted(msgspec.Struct, array_like=True, frozen=True, tag=12, gc=False):
 
 
 class Skipped(msgspec.Struct, array_like=True, frozen=True, tag=27, gc=False):
-    """Child to host: a run that was sent ahead, and taken back, has been passed over."""
+    """Child to host: a run that was sent ahead and taken back was skipped."""
 
 
 class Extend(msgspec.Struct, array_like=True, frozen=True, tag=14, gc=False):
-    """Child to host: the run at hand may take `seconds` from now."""
+    """Child to host: the current run may take `seconds` from now."""
 
     seconds: float
 
 
 class Fetch(msgspec.Struct, array_like=True, frozen=True, tag=15, gc=False):
-    """Child to host: the next events of the run at hand, up to `events`."""
+    """Child to host: the next events of the current run, up to `events`."""
 
     events: int
 
@@ -176,24 +175,24 @@ class Fetched(msgspec.Struct, array_like=True, frozen=True, tag=16, gc=False):
 
 
 class Land(msgspec.Struct, array_like=True, frozen=True, tag=17, gc=False):
-    """Child to host: commit what was fetched, and done for it, since the last time."""
+    """Child to host: commit the events fetched, and their effects, since the last commit."""
 
     returned: Returned
 
 
 class Landed(msgspec.Struct, array_like=True, frozen=True, tag=18, gc=False):
-    """Host to child: it is durable."""
+    """Host to child: the commit is durable."""
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True, tag=19, gc=False):
-    """Child to host: the next part of an answer that is sent as it comes; `head` at most with the first."""
+    """Child to host: the next part of a streamed answer; only the first may have a `head`."""
 
     body: bytes
     head: WireReply | None = None
 
 
 class PartAccepted(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
-    """Host to child: there is room for the next part."""
+    """Host to child: the next part can be sent."""
 
 
 class Partitions(msgspec.Struct, array_like=True, frozen=True, tag=13, gc=False):
@@ -213,11 +212,10 @@ class InstanceFolder(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Load(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
-    """Host to zygote: import this, then be ready to fork; the first thing ever said.
+    """Host to zygote: import this, then wait for forks; the first message.
 
-    `uid` is the first of the ids that are this zygote's, 0 where the host has none to give;
-    `next` is what the first instance will be given. `files` is the folder in which apps have theirs,
-    `group` the one that instances share there, of use where there is a uid.
+    `uid` is the first id of this zygote's range, 0 if the host has none; `next` is the folder of the first instance.
+    `files` is the folder of all apps' files, `group` the group that instances share there, used where there is a uid.
     """
 
     target: str
@@ -231,7 +229,7 @@ class Load(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
 
 
 class Needs(msgspec.Struct, array_like=True, frozen=True, tag=30, gc=False):
-    """Zygote to host, while it imports: the app of this name asks for its settings and these variables."""
+    """Zygote to host, during the import: the app of this name requests its settings and these variables."""
 
     app: str
     variables: list[str]
@@ -244,21 +242,21 @@ class Provided(msgspec.Struct, array_like=True, frozen=True, tag=31, gc=False):
 
 
 class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
-    """Zygote to host: the app is imported, the sandbox isolation_name.
+    """Zygote to host: the app is imported, the sandbox is in force.
 
     Attributes:
         spec: What was declared.
         size: The zygote's address space in bytes, on top of which instances get theirs.
-        level: The isolation level its instances will really have, at most.
-        isolation_name: What it isolation_name on, in words.
-        notes: What was asked for and could not be had, and why.
+        level: The highest isolation level that its instances can reach.
+        isolation_name: A description of the zygote's isolation.
+        notes: What was requested and is not available, and why.
         seconds: How long the import took.
-        resident: Bytes of memory it has, those it shares with files included.
-        weight: Bytes of its own, which instances share until they write to them.
-        sends_hello: Whether its instances say hello, since they have start hooks to run first; others
-            take up runs from the fork on.
-        code: A hash of what was imported: a part of what the spec's version is of.
-        shares: Its instances have uids of their own, and share the app's files by their group.
+        resident: Its resident memory in bytes, shared file pages included.
+        weight: Its private memory in bytes, which instances share until they write to it.
+        sends_hello: Whether its instances send `Hello` after their start hooks; others accept runs
+            from the fork on.
+        code: A hash of the imported code, which is a part of the spec's version.
+        shares: Its instances have separate uids, and share the app's files by their group.
     """
 
     spec: AppSpec
@@ -283,17 +281,17 @@ class LoadFailed(msgspec.Struct, array_like=True, frozen=True, tag=22, gc=False)
 
 
 class Fork(msgspec.Struct, array_like=True, frozen=True, tag=23, gc=False):
-    """Host to zygote: fork an instance; its socket, stdout and stderr ride along as descriptors.
+    """Host to zygote: fork an instance; its socket, stdout and stderr travel as descriptors.
 
     Attributes:
         instance: Its name.
-        function: What it will run.
-        folder: Where it will be.
-        next: Where the one after it will be: that much may be made ready ahead.
-        isolation: The level it asks for.
-        resources: What it may use, packed: the zygote knows a plan by these bytes.
+        function: The function that it will run.
+        folder: Its scratch folder.
+        next: The folder of the instance after it, which may be prepared in advance.
+        isolation: Its requested level.
+        resources: Its limits, packed: the zygote caches plans by these bytes.
         partitions: How many partitions the streams of other apps have.
-        spin: How long it looks for its next run before it sleeps, in seconds.
+        spin: How long it polls for its next run before it sleeps, in seconds.
     """
 
     instance: str
@@ -307,9 +305,9 @@ class Fork(msgspec.Struct, array_like=True, frozen=True, tag=23, gc=False):
 
 
 class Forked(msgspec.Struct, array_like=True, frozen=True, tag=24, gc=False):
-    """Zygote to host: it lives; a pidfd of it rides along.
+    """Zygote to host: the instance was forked; its pidfd travels along.
 
-    `pid` is its number in the zygote's namespace, which need not be the host's.
+    `pid` is its number in the zygote's namespace, which may differ from the host's.
     """
 
     instance: str
@@ -317,14 +315,14 @@ class Forked(msgspec.Struct, array_like=True, frozen=True, tag=24, gc=False):
 
 
 class ForkFailed(msgspec.Struct, array_like=True, frozen=True, tag=25, gc=False):
-    """Zygote to host: no process could be had."""
+    """Zygote to host: no process could be forked."""
 
     instance: str
     reason: str
 
 
 class Exited(msgspec.Struct, array_like=True, frozen=True, tag=26, gc=False):
-    """Zygote to host: it is dead and reaped, and so is everything it left behind.
+    """Zygote to host: the instance is dead and reaped, and so are the processes it left.
 
     `status` is an exit code, or minus the number of the signal that ended it.
     """
@@ -339,7 +337,7 @@ class Exited(msgspec.Struct, array_like=True, frozen=True, tag=26, gc=False):
 
 
 class LoggedLine(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A record as an instance writes it; `stream` is `stdout`, `stderr` or `log`."""
+    """A log record as an instance writes it; `stream` is `stdout`, `stderr` or `log`."""
 
     invocation: str
     stream: str
@@ -366,7 +364,7 @@ _to_zygote: msgspec.msgpack.Decoder[ToZygote] = msgspec.msgpack.Decoder(ToZygote
 
 
 def encode(nonce: int, message: Message) -> bytes:
-    """A whole frame.
+    """Encode a message as a whole frame.
 
     Raises:
         ValueError: The message is larger than any frame may be.
@@ -381,25 +379,26 @@ def encode(nonce: int, message: Message) -> bytes:
 
 
 def pack_resources(resources: Resources) -> bytes:
-    """As a `Fork` carries them."""
+    """Encode resources as a `Fork` carries them."""
     return _encode(resources)
 
 
 def unpack_resources(packed: bytes) -> Resources:
-    """Open what `pack_resources` made."""
+    """Decode the result of `pack_resources`."""
     return _to_resources.decode(packed)
 
 
 def from_child(body: bytes) -> FromChild | ProtocolError:
-    """Open what an instance said."""
+    """Decode a message of an instance."""
     try:
         return _from_child.decode(body)
+    # Deeply nested bytes exhaust the decoder's recursion limit instead of failing to decode.
     except (msgspec.DecodeError, RecursionError) as error:
         return ProtocolError(f"not a message of an instance: {error}")
 
 
 def to_child(body: bytes) -> ToChild | ProtocolError:
-    """Open what the host said to an instance."""
+    """Decode a message of the host to an instance."""
     try:
         return _to_child.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -407,7 +406,7 @@ def to_child(body: bytes) -> ToChild | ProtocolError:
 
 
 def from_zygote(body: bytes) -> FromZygote | ProtocolError:
-    """Open what a zygote said."""
+    """Decode a message of a zygote."""
     try:
         return _from_zygote.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -415,7 +414,7 @@ def from_zygote(body: bytes) -> FromZygote | ProtocolError:
 
 
 def to_zygote(body: bytes) -> ToZygote | ProtocolError:
-    """Open what the host said to a zygote."""
+    """Decode a message of the host to a zygote."""
     try:
         return _to_zygote.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:

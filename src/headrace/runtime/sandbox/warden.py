@@ -283,7 +283,7 @@ def _watch(zygote: int, step: IsolationStep) -> NoReturn:
 def _kill_remaining() -> None:
     """Kill all adopted processes, and those adopted meanwhile, until none is left."""
     while True:
-        process_tree.kill_families(process_tree.children(os.getpid()))
+        process_tree.kill_trees(process_tree.children(os.getpid()))
         try:
             # Reaping one may re-parent its children to us: look again after each.
             os.wait()
