@@ -1,4 +1,4 @@
-"""HTTP calls of a function in a process of its own, through a whole node: `POST /functions/NAME`.
+"""HTTP calls of a function in a process of its own, through a whole node: `POST /-/v1/functions/NAME`.
 
 Every request passes the door's checks, is counted, and is answered once what it did is committed;
 this function keeps nothing, so there is nothing to commit. `route` is the same at a path that the
@@ -15,7 +15,7 @@ from bench.wrk import CONNECTIONS, need_wrk, shoot
 
 CROWD = 256
 """Connections of which most wait for an instance."""
-PATHS = {"function": "/functions/calls.echo", "route": "/echo"}
+PATHS = {"function": "/-/v1/functions/calls.echo", "route": "/echo"}
 
 
 def measure(folder: Path, *, path: str, quick: bool) -> dict[str, float]:

@@ -57,8 +57,8 @@ def dev_steps() -> tuple[float, float, float]:
         node = Serving(str(app), data, verb="dev")
         try:
             ready = node.wait_ready()
-            node.post("/streams/orders", b"{}")
-            while not node.get("/streams/kept")["records"]:
+            node.post("/-/v1/streams/orders", b"{}")
+            while not node.get("/-/v1/streams/kept")["records"]:
                 time.sleep(POLL_S)
             first = time.perf_counter() - node.began
             # As long as the other side of this row waits.

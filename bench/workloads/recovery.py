@@ -24,7 +24,10 @@ def first_run(node: Serving) -> float:
     node.wait_ready()
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
-        if any(row["position"] > 0 for row in lag_of(node)) and node.get("/runs?limit=1")["runs"]:
+        if (
+            any(row["position"] > 0 for row in lag_of(node))
+            and node.get("/-/v1/invocations?limit=1")["invocations"]
+        ):
             return time.perf_counter() - node.began
         time.sleep(0.002)
     raise ServeWentWrong(f"nothing was handled within {PATIENCE_S:.0f} s")
@@ -32,7 +35,7 @@ def first_run(node: Serving) -> float:
 
 def lag_of(node: Serving) -> list[dict[str, int]]:
     """The rows of the one function that has a backlog."""
-    rows: list[dict[str, int]] = node.get("/lag?function=backlog.touch_1")["lag"]
+    rows: list[dict[str, int]] = node.get("/-/v1/lag?function=backlog.touch_1")["lag"]
     return rows
 
 

@@ -148,7 +148,7 @@ async def load(
                 for number in itertools.islice(numbers, BATCH)
             ]
             body = "\n".join(map(json.dumps, events)).encode()
-            while (status := (await line.post("/streams/orders", body, EVENTS))[0]) != 202:
+            while (status := (await line.post("/-/v1/streams/orders", body, EVENTS))[0]) != 202:
                 seen.statuses[status] += 1
             seen.published += BATCH
             due += BATCH / rate
@@ -208,14 +208,14 @@ def _is_past(moment: float) -> bool:
 def compare(node: Serving, stream: str, total: int, seen: Seen) -> None:
     """Count what is missing in a stream, there twice or out of order."""
     until = time.monotonic() + PATIENCE_S
-    while node.get(f"/streams/{stream}")["records"] < total:
+    while node.get(f"/-/v1/streams/{stream}")["records"] < total:
         if time.monotonic() > until:
             break
         time.sleep(0.1)
     values, last, disordered = Counter[int](), dict[str, int](), 0
     cursor = ""
     while True:
-        page = node.get(f"/streams/{stream}/records?limit={PAGE}{cursor}")
+        page = node.get(f"/-/v1/streams/{stream}/records?limit={PAGE}{cursor}")
         if not page["records"]:
             break
         cursor = f"&cursor={page['cursor']}"

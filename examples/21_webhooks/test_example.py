@@ -49,7 +49,7 @@ def test_every_message_becomes_one_event_however_often_it_is_sent(node: Served) 
         node.wait_for(got["location"])
         assert node.ask("POST", place, body, **headers).body["duplicate"], path
         assert node.ask("POST", place, body + b" ", **headers).status == 401, path
-    records = node.ask("GET", "/streams/news/records").body["records"]
+    records = node.ask("GET", "/-/v1/streams/news/records").body["records"]
     assert {(each["value"]["from"], each["value"]["what"]) for each in records} == {
         ("github", "push"),
         ("stripe", "charge.succeeded"),

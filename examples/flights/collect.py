@@ -69,7 +69,7 @@ def records(door: Door, stream: str) -> Iterator[Record]:
     """Every record of a stream."""
     cursor = ""
     while True:
-        path = f"/streams/{quote(stream)}/records?limit={PAGE}"
+        path = f"/-/v1/streams/{quote(stream)}/records?limit={PAGE}"
         page = msgspec.json.decode(
             door.text(path + (f"&cursor={quote(cursor)}" if cursor else "&from=earliest")),
             type=_Records,
@@ -88,7 +88,7 @@ def rows(door: Door, stream: str) -> list[dict[str, Any]]:
 def record_at(door: Door, position: str) -> Record:
     """The one record at `stream/partition/offset`."""
     stream, partition, offset = position.rsplit("/", 2)
-    path = f"/streams/{quote(stream)}/records?partition={partition}&offset={offset}&limit=1"
+    path = f"/-/v1/streams/{quote(stream)}/records?partition={partition}&offset={offset}&limit=1"
     return msgspec.json.decode(door.text(path), type=_Records).records[0]
 
 
@@ -97,7 +97,7 @@ def dead_letters(door: Door) -> list[DeadLetter]:
     found: list[DeadLetter] = []
     after = ""
     while True:
-        path = f"/dead?limit=100&after={quote(after)}"
+        path = f"/-/v1/dead?limit=100&after={quote(after)}"
         page = msgspec.json.decode(door.text(path), type=_Dead).dead
         if not page:
             return found
@@ -107,7 +107,7 @@ def dead_letters(door: Door) -> list[DeadLetter]:
 
 def tallies(door: Door, store: str) -> dict[str, dict[str, Any]]:
     """What a store holds."""
-    found = door.get(f"/state/{APP}/{store}?limit=1000")
+    found = door.get(f"/-/v1/state/{APP}/{store}?limit=1000")
     return {row["key"]: row["value"] for row in found["state"]}
 
 
@@ -131,5 +131,5 @@ def cold_starts(door: Door) -> dict[str, float]:
 
 def length(door: Door, stream: str) -> int:
     """How many records a stream holds."""
-    records: int = door.get(f"/streams/{quote(stream)}")["records"]
+    records: int = door.get(f"/-/v1/streams/{quote(stream)}")["records"]
     return records

@@ -151,7 +151,7 @@ def look(door: Door) -> View:
     done: dict[str, int] = {}
     lag = 0
     behind = []
-    for row in door.get("/lag")["lag"]:
+    for row in door.get("/-/v1/lag")["lag"]:
         name = row["function"].removeprefix("flights.")
         done[name] = done.get(name, 0) + row["position"]
         lag += row["lag"]
@@ -293,7 +293,7 @@ def console_of(host: Host) -> str:
     """A link to the node's pages, in its present life, that lets one browser in."""
     door = Door(host)
     try:
-        path = door.ask("POST", "/console/links")["path"]
+        path = door.ask("POST", "/-/v1/console/links")["path"]
     finally:
         door.close()
     return f"http://{':'.join(map(str, host.address() or ()))}{path}"

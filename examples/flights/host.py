@@ -151,7 +151,7 @@ class Door:
 
     def publish(self, stream: str, lines: bytes) -> int:
         """Publish envelope lines; return how many the node knew already."""
-        answer = self.ask("POST", f"/streams/{quote(stream)}", lines, {"content-type": EVENTS})
+        answer = self.ask("POST", f"/-/v1/streams/{quote(stream)}", lines, {"content-type": EVENTS})
         duplicates: int = answer["duplicates"]
         return duplicates
 
@@ -231,7 +231,9 @@ class Killer(threading.Thread):
         door = Door(self._host)
         while not self._over.wait(self._every):
             try:
-                instances = [one for one in door.get("/instances")["instances"] if one.get("pid")]
+                instances = [
+                    one for one in door.get("/-/v1/instances")["instances"] if one.get("pid")
+                ]
             except Gone:
                 continue
             busy = [one for one in instances if str(one.get("state")).lower() == "busy"]

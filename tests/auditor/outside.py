@@ -132,7 +132,7 @@ _output = msgspec.json.Decoder(_Output)
 
 def records(read: Read, stream: str) -> Iterator[Record]:
     """Everything a stream holds, in each partition's order."""
-    path = f"/streams/{quote(stream)}/records?limit={PAGE}"
+    path = f"/-/v1/streams/{quote(stream)}/records?limit={PAGE}"
     page = _records.decode(read(path))
     while page.records:
         yield from page.records
@@ -141,7 +141,7 @@ def records(read: Read, stream: str) -> Iterator[Record]:
 
 def dead_letters(read: Read, function: str) -> Iterator[DeadLetter]:
     """Everything a function has given up."""
-    path = f"/dead?function={quote(function)}&limit={PAGE}"
+    path = f"/-/v1/dead?function={quote(function)}&limit={PAGE}"
     page = _dead.decode(read(path))
     while True:
         yield from page.dead
@@ -152,7 +152,7 @@ def dead_letters(read: Read, function: str) -> Iterator[DeadLetter]:
 
 def state(read: Read, app: str, store: str, prefix: str) -> dict[str, object]:
     """What a store of an app holds below a prefix; a function's own store has its name."""
-    path = f"/state/{quote(app)}/{quote(store)}?limit={PAGE}&prefix={quote(prefix)}"
+    path = f"/-/v1/state/{quote(app)}/{quote(store)}?limit={PAGE}&prefix={quote(prefix)}"
     found: dict[str, object] = {}
     after = ""
     while True:
@@ -331,7 +331,7 @@ def check_lag(read: Read) -> list[Finding]:
     """Every position stands at the end of its partition."""
     return [
         Finding("I4", f"{row['function']} {row['stream']}/{row['partition']}: {row}")
-        for row in json.loads(read("/lag"))["lag"]
+        for row in json.loads(read("/-/v1/lag"))["lag"]
         if row["lag"] or row["position"] != row["high"]
     ]
 

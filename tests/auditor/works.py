@@ -163,7 +163,7 @@ def check_made(notes: Notes, read: Read) -> list[Finding]:
         lanes[record["key"]].append(record["value"]["n"])
     for key, wanted in notes.made.items():
         findings += _same(f"events of {key}", list(wanted), lanes[key])
-    if parked := json.loads(read("/parked"))["parked"]:
+    if parked := json.loads(read("/-/v1/parked"))["parked"]:
         findings.append(Finding("I5", f"still parked: {parked[:SHOWN]}"))
     return findings
 
@@ -269,7 +269,9 @@ def everything(read: Read, stream: str) -> Iterator[dict[str, Any]]:
     """Every record of a stream, as the door shows it."""
     cursor = ""
     while True:
-        path = f"/streams/{stream}/records?limit={PAGE}" + (f"&cursor={cursor}" if cursor else "")
+        path = f"/-/v1/streams/{stream}/records?limit={PAGE}" + (
+            f"&cursor={cursor}" if cursor else ""
+        )
         page = json.loads(read(path))
         yield from page["records"]
         if not page["records"]:

@@ -53,9 +53,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     # The pages are looked at by a browser that shows nothing.
     with serving(file, folder / "data", environ={"HEADRACE_ACCESS": "local"}) as found:
         for value in (5, 0, "<script>document.title='owned'</script>"):
-            found.ask("POST", "/streams/orders", value)
+            found.ask("POST", "/-/v1/streams/orders", value)
         deadline = time.monotonic() + 20
-        while len(found.ask("GET", "/dead").body["dead"]) < 2:
+        while len(found.ask("GET", "/-/v1/dead").body["dead"]) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         yield found
@@ -111,9 +111,9 @@ const ask = async (path, how) => {
 };
 (async () => {
   const how = {method: "POST", body: "7", headers: {"content-type": "text/plain"}, credentials: "include"};
-  await ask("/streams/orders", how);
-  await ask("/streams/orders", {...how, mode: "no-cors"});
-  await ask("/tokens", {...how, body: '{"name": "mine", "scopes": ["admin"]}'});
+  await ask("/-/v1/streams/orders", how);
+  await ask("/-/v1/streams/orders", {...how, mode: "no-cors"});
+  await ask("/-/v1/tokens", {...how, body: '{"name": "mine", "scopes": ["admin"]}'});
   await ask("/console/streams/inner", {credentials: "include"});
   document.title = said.join(" ");
 })();
@@ -141,11 +141,11 @@ def test_a_link_opens_the_console_and_the_page_of_another_port_does_not(
     """One browser: it enters by the link, is known by its cookie, and then is led to another origin."""
     private = "/console/streams/inner"
     assert "token is needed" in browsed(f"{node.url}{private}", tmp_path)
-    link = node.ask("POST", "/console/links").body["path"]
+    link = node.ask("POST", "/-/v1/console/links").body["path"]
     assert "Overview" in browsed(f"{node.url}{link}", tmp_path)
     assert "was used before" in browsed(f"{node.url}{link}", tmp_path / "other")
     # A cookie without an end lives as long as its browser; here each page has a browser of its own.
-    held = node.ask("GET", "/streams/orders/records").body["records"]
+    held = node.ask("GET", "/-/v1/streams/orders/records").body["records"]
     Elsewhere.page = PAGE.replace("NODE", node.url).encode()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -157,8 +157,8 @@ def test_a_link_opens_the_console_and_the_page_of_another_port_does_not(
         server.server_close()
         thread.join()
     assert "<title>refused 0 refused refused</title>" in title
-    assert node.ask("GET", "/streams/orders/records").body["records"] == held
-    assert all(token["name"] != "mine" for token in node.ask("GET", "/tokens").body["tokens"])
+    assert node.ask("GET", "/-/v1/streams/orders/records").body["records"] == held
+    assert all(token["name"] != "mine" for token in node.ask("GET", "/-/v1/tokens").body["tokens"])
 
 
 def browsed(url: str, folder: Path, *, wait_ms: int = 0) -> str:

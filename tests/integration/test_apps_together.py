@@ -51,8 +51,8 @@ def test_two_apps_read_each_other_in_either_order(tmp_path: Path, order: tuple[s
     (tmp_path / "answers.py").write_text(ANSWERS)
     process, url = start(tmp_path, *order)
     try:
-        ask("POST", f"{url}/streams/asked", 41)
-        place = f"{url}/state/asks/asks.hear/heard"
+        ask("POST", f"{url}/-/v1/streams/asked", 41)
+        place = f"{url}/-/v1/state/asks/asks.hear/heard"
         wait_for(lambda: ask("GET", place).status == 200)
         assert ask("GET", place).body["value"] == 42
     finally:

@@ -155,7 +155,7 @@ def test_events_go_to_functions_streams_and_addresses_and_can_be_replayed(
         assert again
         assert len(records(client, "archive")) == 10
         (row,) = wait_for(
-            lambda: [r for r in client.get("replays")["replays"] if r["state"] == "done"]
+            lambda: [r for r in client.get("bus", "replays")["replays"] if r["state"] == "done"]
         )
         assert (row["read"], row["sent"], row["left"]) == (10, 5, 0)
         assert main(["bus", "replays", *at(url)]) == 0
@@ -164,7 +164,7 @@ def test_events_go_to_functions_streams_and_addresses_and_can_be_replayed(
         assert main(["bus", "replay", "happenings", *words, *at(url)]) == 1
         assert "give this one another name" in capsys.readouterr().err
         with pytest.raises(HeadraceError, match="no replay `other`"):
-            client.get("replays", "other")
+            client.get("bus", "replays", "other")
     place.end(signal.SIGTERM)
 
 

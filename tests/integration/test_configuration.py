@@ -40,7 +40,7 @@ def test_an_app_runs_with_what_it_was_given_and_sees_what_it_named(tmp_path: Pat
     app = write(tmp_path, APP, "[apps.shop.settings]\nRATE = 2\nHOSTS = ['a']\n")
     environ = {"HEADRACE_APP_SHOP_RATE": "3.5", "OURS_KEY": "yes", "THEIRS_KEY": "no"}
     with serving(app, tmp_path / "data", environ=environ) as node:
-        told = node.ask("POST", "/functions/shop.tell", {}).body
+        told = node.ask("POST", "/-/v1/functions/shop.tell", {}).body
         assert told == {
             "rate": 3.5,
             "at_import": 3.5,
@@ -49,10 +49,10 @@ def test_an_app_runs_with_what_it_was_given_and_sees_what_it_named(tmp_path: Pat
             "theirs": None,
             "held": [],
         }
-        failed = node.ask("POST", "/functions/shop.lack", {})
+        failed = node.ask("POST", "/-/v1/functions/shop.lack", {})
         assert failed.status == 500
         assert 'env=["THEIRS_KEY"]' in failed.body["detail"]
-        rows = node.ask("GET", "/map").body["map"]
+        rows = node.ask("GET", "/-/v1/map").body["map"]
         assert rows[0]["settings"] == [
             "setting `shop.RATE` (float): from `HEADRACE_APP_SHOP_RATE`",
             "setting `shop.HOSTS` (list[str]): from headrace.toml:3",
@@ -145,7 +145,7 @@ def test_variables_can_be_set_in_the_app(tmp_path: Path) -> None:
         """,
     )
     with serving(app, tmp_path / "data", environ={"MODE": "slow"}) as node:
-        assert node.ask("POST", "/functions/shop.tell", {}).body == ["fast", "+0530"]
+        assert node.ask("POST", "/-/v1/functions/shop.tell", {}).body == ["fast", "+0530"]
 
 
 def test_the_map_of_code_alone_knows_the_settings_too(tmp_path: Path) -> None:
@@ -159,12 +159,12 @@ def test_the_map_of_code_alone_knows_the_settings_too(tmp_path: Path) -> None:
 def test_a_setting_that_changes_under_dev_is_in_force_after_the_reload(tmp_path: Path) -> None:
     app = write(tmp_path, APP, "[node]\nreload = true\n[apps.shop.settings]\nRATE = 2\n")
     with serving(app, tmp_path.parent / f"{tmp_path.name}-data") as node:
-        assert node.ask("POST", "/functions/shop.tell", {}).body["at_import"] == 2.0
+        assert node.ask("POST", "/-/v1/functions/shop.tell", {}).body["at_import"] == 2.0
         settings = "[node]\nreload = true\n[apps.shop.settings]\nRATE = 7\n"
         (tmp_path / "headrace.toml").write_text(settings)
         clock = SystemClock()
         end = clock.monotonic() + 20
-        while node.ask("POST", "/functions/shop.tell", {}).body.get("at_import") != 7.0:
+        while node.ask("POST", "/-/v1/functions/shop.tell", {}).body.get("at_import") != 7.0:
             assert clock.monotonic() < end, "the new setting never came"
 
 
@@ -187,4 +187,4 @@ def test_an_app_that_is_made_in_a_process_the_import_forks_does_not_disturb_the_
     """
     app = write(tmp_path, code)
     with serving(app, tmp_path / "data", environ={"HEADRACE_APP_SHOP_RATE": "4"}) as node:
-        assert node.ask("POST", "/functions/shop.tell", {}).body == 4
+        assert node.ask("POST", "/-/v1/functions/shop.tell", {}).body == 4

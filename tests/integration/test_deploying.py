@@ -35,7 +35,7 @@ def test_a_backup_of_a_running_node_is_restored_and_goes_on(tmp_path: Path) -> N
         environ = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
         with serving(app, first, environ=environ) as node:
             assert manager.recv(64) == b"READY=1"
-            assert node.ask("POST", "/streams/orders", 5).status == 202
+            assert node.ask("POST", "/-/v1/streams/orders", 5).status == 202
             done = subprocess.run(
                 [
                     sys.executable,
@@ -55,9 +55,9 @@ def test_a_backup_of_a_running_node_is_restored_and_goes_on(tmp_path: Path) -> N
             assert done.returncode == 0, done.stderr
             assert "checked" in done.stdout
             assert f"copy them too: `{first / 'files' / 'shop'}`" in done.stdout
-            node.ask("POST", "/streams/orders", 7)
+            node.ask("POST", "/-/v1/streams/orders", 7)
         assert manager.recv(64) == b"STOPPING=1"
     with serving(app, second) as node:
-        records = node.ask("GET", "/streams/orders/records").body["records"]
+        records = node.ask("GET", "/-/v1/streams/orders/records").body["records"]
         assert [each["value"] for each in records] == [5]
-        assert node.ask("POST", "/streams/orders", 1).status == 202
+        assert node.ask("POST", "/-/v1/streams/orders", 1).status == 202

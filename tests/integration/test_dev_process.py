@@ -120,25 +120,27 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_happens_is_printed_with_the_command_that_looks_closer(folder: Path) -> None:
     with dev(folder) as node:
-        node.post("/streams/orders", "apple")
+        node.post("/-/v1/streams/orders", "apple")
         assert re.match(
             r"\d\d:\d\d:\d\d\.\d{3}  INFO     shop\.price  ", node.until("pricing apple")
         )
         assert "  WARNING  shop.price  " in node.until("look at apple")
-        assert "  INFO     headrace    " in node.until(r"POST /streams/orders 202 in [\d.]+ ms")
+        assert "  INFO     headrace    " in node.until(
+            r"POST /-/v1/streams/orders 202 in [\d.]+ ms"
+        )
         assert node.post("/rate", None) == [1, 1.0]
         assert "  INFO     shop.rate   " in node.until(r"POST /rate 200 in [\d.]+ ms")
         with pytest.raises(urllib.error.HTTPError):
             node.post("/nowhere", None)
         assert "  WARNING  headrace    " in node.until("POST /nowhere 404 in")
-        node.post("/streams/orders", "durian")
+        node.post("/-/v1/streams/orders", "durian")
         node.until(
             r"failed at attempt 1, event orders/0/1: KeyError: 'durian' \(headrace explain orders/0/1\)"
         )
         node.until(
             r"dead letter orders/0/1 after 2 attempts: .*\(headrace dead show shop.price orders/0/1\)"
         )
-        node.post("/streams/orders", "flood")
+        node.post("/-/v1/streams/orders", "flood")
         assert "  WARNING  shop.price  " in node.until(r"\.\.\. \d,\d{3} lines left out")
     assert "\x1b" not in node.said
 
@@ -169,8 +171,8 @@ def test_a_node_that_serves_logs_what_was_given_up_and_nothing_else_of_functions
     folder: Path,
 ) -> None:
     with dev(folder, name="serve") as node:
-        node.post("/streams/orders", "apple")
-        node.post("/streams/orders", "durian")
+        node.post("/-/v1/streams/orders", "apple")
+        node.post("/-/v1/streams/orders", "durian")
         said = node.until("dead letter orders/0/1")
     assert said.endswith(
         "WARNING headrace.node: shop.price: dead letter orders/0/1 after 2 attempts: "
@@ -181,8 +183,8 @@ def test_a_node_that_serves_logs_what_was_given_up_and_nothing_else_of_functions
 
 def test_quiet_prints_only_what_fails(folder: Path) -> None:
     with dev(folder, "--quiet") as node:
-        node.post("/streams/orders", "apple")
-        node.post("/streams/orders", "durian")
+        node.post("/-/v1/streams/orders", "apple")
+        node.post("/-/v1/streams/orders", "durian")
         node.until("dead letter orders/0/1")
     assert "look at apple" in node.said
     assert "failed at attempt 2" in node.said
@@ -192,12 +194,12 @@ def test_quiet_prints_only_what_fails(folder: Path) -> None:
 @pytest.mark.parametrize("only", [("shop.rate",), ("shop",), ("shpo", "shop.rate")])
 def test_only_what_is_named_is_printed(folder: Path, only: tuple[str, ...]) -> None:
     with dev(folder, *(part for name in only for part in ("--only", name))) as node:
-        node.post("/streams/orders", "durian")
+        node.post("/-/v1/streams/orders", "durian")
         time.sleep(0.3)
         node.post("/rate", None)
         node.until("POST /rate 200")
         if "shop" in only:
             node.until("dead letter orders/0/0")
     assert ("pricing durian" in node.said) is ("shop" in only)
-    assert "POST /streams" not in node.said
+    assert "POST /-/v1/streams" not in node.said
     assert ("`--only shpo` names no function or app" in node.said) is ("shpo" in only)

@@ -113,7 +113,7 @@ def shown(node: Serving, path: str) -> Any:
 
 
 def kept(node: Serving) -> list[Any]:
-    return [each["value"] for each in node.get("/streams/kept/records?limit=1000")["records"]]
+    return [each["value"] for each in node.get("/-/v1/streams/kept/records?limit=1000")["records"]]
 
 
 def status(node: Serving, path: str) -> int:
@@ -130,7 +130,7 @@ def checks(node: Serving) -> dict[str, str]:
 
 
 def state(node: Serving) -> str:
-    (row,) = (row for row in shown(node, "/lag")["lag"] if row["function"] == "shop.keep")
+    (row,) = (row for row in shown(node, "/-/v1/lag")["lag"] if row["function"] == "shop.keep")
     return str(row["state"])
 
 
@@ -140,19 +140,19 @@ def test_a_hook_that_fails_costs_no_event_an_attempt_and_a_mended_file_runs_them
     app.write_text(APP.format(connect='raise ConnectionError("no database")'))
     with serving(str(app), tmp_path / "data", verb="dev") as node:
         for value in (b'"one"', b'"two"', b'"three"'):
-            node.post("/streams/orders", value)
-        until(lambda: operated(node, "/logs").count("no instance starts") > 2)
+            node.post("/-/v1/streams/orders", value)
+        until(lambda: operated(node, "/-/v1/logs").count("no instance starts") > 2)
         assert status(node, "/sell") == 503
         assert node.post("/price", b"null") == 3
         assert set(checks(node)) == {"instances of shop.keep", "instances of shop.sell"}
         assert all(why.startswith(f"{CAUSE}; tried again at 2") for why in checks(node).values())
         assert state(node) == f"not starting: {CAUSE}"
         for offset in range(3):
-            (row,) = shown(node, f"/explain/orders/0/{offset}")["functions"]
+            (row,) = shown(node, f"/-/v1/explain/orders/0/{offset}")["functions"]
             assert (row["status"], row["attempts"], row["cause"]) == ("waiting", 0, CAUSE)
             assert row["blocked_by"] == "an instance, and none starts"
             assert row["next_attempt"]
-        assert shown(node, "/functions/shop.sell")["failed_start"]["cause"] == CAUSE
+        assert shown(node, "/-/v1/functions/shop.sell")["failed_start"]["cause"] == CAUSE
         assert "does not start" in operated(node, "/console/functions/shop.sell")
         told = subprocess.run(
             [headrace(), "explain", "orders/0/1", "--data", str(node.data)],
@@ -172,8 +172,8 @@ def test_a_hook_that_fails_costs_no_event_an_attempt_and_a_mended_file_runs_them
         ]
         assert node.post("/sell", b"null") == "sold"
         assert (checks(node), state(node)) == ({}, "running")
-        assert node.get("/dead")["dead"] == []
-        assert "failed_start" not in node.get("/functions/shop.sell")
+        assert node.get("/-/v1/dead")["dead"] == []
+        assert "failed_start" not in node.get("/-/v1/functions/shop.sell")
 
 
 def test_what_a_hook_waits_for_comes_back_and_events_run_by_themselves(
@@ -185,7 +185,7 @@ def test_what_a_hook_waits_for_comes_back_and_events_run_by_themselves(
         )
     )
     with serving(str(app), tmp_path / "data") as node:
-        node.post("/streams/orders", b'"one"')
+        node.post("/-/v1/streams/orders", b'"one"')
         until(lambda: state(node).startswith("not starting: AssertionError: no database"))
         (node.data / "files" / "shop" / "database").touch()
         assert until(lambda: kept(node)) == [["one", 1]]

@@ -80,7 +80,11 @@ def test_what_the_javascript_sdk_writes_is_read_as_it_was_meant(
     )
     written = json.dumps(told).encode()
     said = run(
-        needed("node"), "cloudevents.mjs", f"{url}/streams/{stream}", cwd=javascript, data=written
+        needed("node"),
+        "cloudevents.mjs",
+        f"{url}/-/v1/streams/{stream}",
+        cwd=javascript,
+        data=written,
     )
     assert said.split() == ["202"] * len(told)
     with Client(url) as client:

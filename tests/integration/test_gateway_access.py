@@ -26,7 +26,15 @@ async def test_with_access_token_nobody_comes_in_without_one_but_to_ask_for_heal
     tmp_path: Path,
 ) -> None:
     async with memory_gateway(tmp_path, access="token") as (gateway, node):
-        for path in ("/", "/streams", "/metrics", "/tokens", "/openapi.json", "/runs", "/console"):
+        for path in (
+            "/",
+            "/-/v1/streams",
+            "/metrics",
+            "/-/v1/tokens",
+            "/openapi.json",
+            "/-/v1/invocations",
+            "/console",
+        ):
             answer = await raw(gateway.url, get(path))
             assert answer.startswith(b"HTTP/1.1 401"), path
             assert b"www-authenticate: Bearer" in answer
@@ -34,10 +42,10 @@ async def test_with_access_token_nobody_comes_in_without_one_but_to_ask_for_heal
         _, reader = await node.tokens.create("reader", ["read"])
         _, root = await node.tokens.create("root", ["admin"])
         for path, text, status in (
-            ("/streams", reader, b"200"),
-            ("/tokens", reader, b"403"),
-            ("/tokens", root, b"200"),
-            ("/streams", reader[:-1], b"401"),
+            ("/-/v1/streams", reader, b"200"),
+            ("/-/v1/tokens", reader, b"403"),
+            ("/-/v1/tokens", root, b"200"),
+            ("/-/v1/streams", reader[:-1], b"401"),
         ):
             answer = await raw(gateway.url, get(path, f"authorization: Bearer {text}"))
             assert answer.startswith(b"HTTP/1.1 " + status), (path, answer[:200])
@@ -70,9 +78,9 @@ def test_a_process_of_this_machine_publishes_without_a_token_to_a_node_in_develo
         try:
             wait_for(lambda: note.is_file() or process.poll() is not None)
             url = json.loads(note.read_bytes())["url"]
-            assert ask("POST", f"{url}/streams/orders", {}).status == status
+            assert ask("POST", f"{url}/-/v1/streams/orders", {}).status == status
             shown = f"Bearer {read_key(note.parent)}"
-            assert ask("POST", f"{url}/streams/orders", {}, authorization=shown).status == 202
+            assert ask("POST", f"{url}/-/v1/streams/orders", {}, authorization=shown).status == 202
         finally:
             process.terminate()
 
@@ -82,7 +90,9 @@ async def test_publishing_needs_a_token_for_the_very_stream(tmp_path: Path) -> N
         _, text = await node.tokens.create("till", ["publish:orders"])
         head = f"authorization: Bearer {text}\r\nhost: localhost\r\nconnection: close"
         for stream, status in (("orders", b"202"), ("others", b"403"), ("%6frders", b"202")):
-            request = f"POST /streams/{stream} HTTP/1.1\r\n{head}\r\ncontent-length: 2\r\n\r\n{{}}"
+            request = (
+                f"POST /-/v1/streams/{stream} HTTP/1.1\r\n{head}\r\ncontent-length: 2\r\n\r\n{{}}"
+            )
             answer = await raw(gateway.url, request.encode())
             assert answer.startswith(b"HTTP/1.1 " + status), (stream, answer[:200])
 

@@ -22,7 +22,7 @@ def get(path: bytes, *, last: bool = False, method: bytes = b"GET") -> bytes:
     return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, path, headers)
 
 
-def post(body: bytes, *, last: bool = False, path: bytes = b"/streams/orders") -> bytes:
+def post(body: bytes, *, last: bool = False, path: bytes = b"/-/v1/streams/orders") -> bytes:
     headers = LAST if last else b"host: localhost\r\n"
     return b"POST %b HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n%b" % (path, headers, len(body), body)
 
@@ -55,12 +55,12 @@ async def test_requests_that_drip_in_behind_each_other_are_answered_as_well(tmp_
 async def test_a_client_that_asks_for_leave_is_told_to_go_on(tmp_path: Path) -> None:
     async with memory_gateway(tmp_path) as (gateway, _):
         head = (
-            b"POST /streams/orders HTTP/1.1\r\n"
+            b"POST /-/v1/streams/orders HTTP/1.1\r\n"
             + LAST
             + b"expect: 100-continue\r\ncontent-length: 1\r\n\r\n"
         )
         assert statuses(await raw(gateway.url, head, b"1", pause=0.1)) == [100, 202]
-        refused = head.replace(b"/streams/orders", b"/nothing")
+        refused = head.replace(b"/-/v1/streams/orders", b"/nothing")
         assert statuses(await raw(gateway.url, refused, wait_s=0.5)) == [404]
         large = head.replace(b"content-length: 1", b"content-length: 99999999")
         assert statuses(await raw(gateway.url, large, wait_s=0.5)) == [413]
@@ -69,11 +69,11 @@ async def test_a_client_that_asks_for_leave_is_told_to_go_on(tmp_path: Path) -> 
 async def test_what_is_said_between_answers_keeps_its_place_among_them(tmp_path: Path) -> None:
     async with memory_gateway(tmp_path) as (gateway, _):
         # While another request is being worked on, answers of a turn are written together.
-        poll = get(b"/streams/orders/records?from=latest&wait=20")
+        poll = get(b"/-/v1/streams/orders/records?from=latest&wait=20")
         waiting = asyncio.create_task(raw(gateway.url, poll, wait_s=3.0))
         await asyncio.sleep(0.1)
         asking = (
-            b"POST /streams/orders HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n"
+            b"POST /-/v1/streams/orders HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n"
             b"content-length: 1\r\n\r\n"
         )
         answer = await raw(gateway.url, get(b"/healthz") + asking, b"1", pause=0.1, wait_s=0.3)
@@ -181,7 +181,9 @@ async def test_a_door_that_closes_lets_answers_out_and_keeps_nobody(
 ) -> None:
     async with memory_gateway(tmp_path) as (gateway, _):
         request = (
-            get(b"/healthz") if resting else get(b"/streams/orders/records?from=latest&wait=20")
+            get(b"/healthz")
+            if resting
+            else get(b"/-/v1/streams/orders/records?from=latest&wait=20")
         )
         asking = asyncio.create_task(raw(gateway.url, request))
         await asyncio.sleep(0.1)
@@ -196,7 +198,7 @@ async def test_a_door_that_closes_lets_answers_out_and_keeps_nobody(
 async def test_a_path_that_was_answered_before_is_guarded_as_at_first(tmp_path: Path) -> None:
     async with memory_gateway(tmp_path, access="token") as (gateway, node):
         _, text = await node.tokens.create("reader", ["read"])
-        path = b"GET /streams HTTP/1.1\r\nhost: localhost\r\n"
+        path = b"GET /-/v1/streams HTTP/1.1\r\nhost: localhost\r\n"
         token = b"authorization: Bearer %b\r\n" % text.encode()
         stranger = path + b"\r\n"
         known = path + token + b"\r\n"
@@ -210,7 +212,7 @@ async def test_a_path_that_was_answered_before_is_guarded_as_at_first(tmp_path: 
 PIECES = [
     get(b"/healthz"),
     get(b"/healthz", last=True),
-    get(b"/streams/orders/records?from=latest&wait=0.02"),
+    get(b"/-/v1/streams/orders/records?from=latest&wait=0.02"),
     get(b"http://localhost/healthz"),
     get(b"*", method=b"OPTIONS"),
     get(b"a:1", method=b"CONNECT"),

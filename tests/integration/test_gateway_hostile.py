@@ -15,7 +15,7 @@ from headrace.http.server.server_state import Timeouts
 from headrace.model.event import Event
 
 HURRIED = Timeouts(headers=0.3, body=0.3)
-HEAD = b"POST /streams/orders HTTP/1.1\r\nhost: localhost\r\n"
+HEAD = b"POST /-/v1/streams/orders HTTP/1.1\r\nhost: localhost\r\n"
 
 
 def status(answer: bytes) -> int:
@@ -118,8 +118,8 @@ async def test_an_endless_body_is_refused_before_it_is_kept(tmp_path: Path) -> N
         HEAD + b"content-length: 5\r\ncontent-length: 6\r\n\r\n12345",
         HEAD + b"content-length: -1\r\n\r\n",
         HEAD + b"transfer-encoding: chunked, gzip\r\n\r\n",
-        b"POST /streams/orders HTTP/1.1\r\nhost : localhost\r\n\r\n",
-        b"POST /streams/orders HTTP/1.1\r\nhost: localhost\r\nhost: evil.test\r\n\r\n",
+        b"POST /-/v1/streams/orders HTTP/1.1\r\nhost : localhost\r\n\r\n",
+        b"POST /-/v1/streams/orders HTTP/1.1\r\nhost: localhost\r\nhost: evil.test\r\n\r\n",
         b"\x00\x01\x02\x03\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -145,7 +145,7 @@ async def test_a_strangers_request_is_refused(tmp_path: Path, headers: bytes) ->
     async with memory_gateway(tmp_path) as (gateway, node):
         answer = await raw(
             gateway.url,
-            b"POST /streams/orders HTTP/1.1\r\n"
+            b"POST /-/v1/streams/orders HTTP/1.1\r\n"
             + headers
             + b"connection: close\r\ncontent-length: 1\r\n\r\n1",
         )
@@ -198,7 +198,7 @@ async def test_long_polls_end_when_the_door_closes(tmp_path: Path) -> None:
         waiting = asyncio.create_task(
             raw(
                 gateway.url,
-                b"GET /streams/orders/records?from=latest&wait=30 HTTP/1.1\r\nhost: localhost\r\n\r\n",
+                b"GET /-/v1/streams/orders/records?from=latest&wait=30 HTTP/1.1\r\nhost: localhost\r\n\r\n",
             )
         )
         await asyncio.sleep(0.1)
@@ -211,7 +211,7 @@ async def test_long_polls_end_when_the_door_closes(tmp_path: Path) -> None:
 async def test_long_polls_whose_clients_left_make_room(tmp_path: Path) -> None:
     async with memory_gateway(tmp_path) as (gateway, _):
         request = (
-            b"GET /streams/orders/records?from=latest&wait=30 HTTP/1.1\r\nhost: localhost\r\n"
+            b"GET /-/v1/streams/orders/records?from=latest&wait=30 HTTP/1.1\r\nhost: localhost\r\n"
             b"connection: close\r\n\r\n"
         )
         await asyncio.gather(*(raw(gateway.url, request, wait_s=0.2) for _ in range(64)))
@@ -240,7 +240,7 @@ async def test_a_page_is_bounded_in_bytes_and_nothing_is_left_out(tmp_path: Path
 async def test_long_polls_beyond_the_bound_are_told_to_come_again(tmp_path: Path) -> None:
     async with memory_gateway(tmp_path) as (gateway, _):
         request = (
-            b"GET /streams/orders/records?from=latest&wait=1 HTTP/1.1\r\nhost: localhost\r\n"
+            b"GET /-/v1/streams/orders/records?from=latest&wait=1 HTTP/1.1\r\nhost: localhost\r\n"
             b"connection: close\r\n\r\n"
         )
         answers = await asyncio.gather(*(raw(gateway.url, request) for _ in range(70)))

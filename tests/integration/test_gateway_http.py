@@ -228,7 +228,7 @@ def test_what_cannot_be_is_refused_with_a_reason(
     with pytest.raises(kind) as error:
         client.request("POST", path, body=body, media=media)
     assert says in str(error.value)
-    assert client.get("healthz") == {"status": "ok"}
+    assert client.document("/healthz") == {"status": "ok"}
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_an_error_is_a_problem_in_json(url: str) -> None:
     import http.client
 
     connection = http.client.HTTPConnection(url.removeprefix("http://"))
-    connection.request("DELETE", "/streams/orders")
+    connection.request("DELETE", "/-/v1/streams/orders")
     answer = connection.getresponse()
     problem = json.loads(answer.read())
     assert answer.status == 405
@@ -275,7 +275,7 @@ def test_an_error_is_a_problem_in_json(url: str) -> None:
         "title": "Method not allowed",
         "status": 405,
         "code": "method-not-allowed",
-        "detail": "`DELETE` does nothing at `/streams/orders`; use GET, HEAD, POST",
+        "detail": "`DELETE` does nothing at `/-/v1/streams/orders`; use GET, HEAD, POST",
     }
     connection.close()
 
@@ -310,11 +310,11 @@ def test_a_long_poll_wakes_when_a_record_arrives(url: str, client: Client) -> No
 
 def test_a_paused_function_stands_still_until_it_is_resumed(client: Client) -> None:
     settle(client)
-    client.post("groups", "shop.count", "pause")
+    client.post("functions", "shop.count", "pause")
     client.publish("orders", b'{"item":"late","quantity":1}', key="late")
     time.sleep(0.2)
     assert sum(row["lag"] for row in client.get("lag", function="shop.count")["lag"]) == 1
-    client.post("groups", "shop.count", "resume")
+    client.post("functions", "shop.count", "resume")
     settle(client)
     assert client.get("state", "shop", "shop.count", "late")["value"] == 1
 
@@ -323,7 +323,7 @@ def test_a_group_goes_back_and_runs_again(client: Client) -> None:
     client.publish("orders", b'{"item":"again","quantity":1}', key="again")
     settle(client)
     first = client.get("state", "shop", "shop.count", "again")["value"]
-    client.post("groups", "shop.count", "reset", data={"start": "earliest"})
+    client.post("functions", "shop.count", "reset", data={"start": "earliest"})
     settle(client)
     assert client.get("state", "shop", "shop.count", "again")["value"] == first + 1
 
@@ -343,7 +343,7 @@ def test_what_is_deployed_can_be_seen(client: Client) -> None:
 def test_what_happened_can_be_seen(client: Client) -> None:
     client.publish("orders", b'{"item":"seen","quantity":1}', key="seen")
     settle(client)
-    runs = client.get("runs", function="shop.count", limit=5)["runs"]
+    runs = client.get("invocations", function="shop.count", limit=5)["invocations"]
     assert 1 <= len(runs) <= 5
     assert {"function", "outcome", "wall"} <= set(runs[0])
     deadline = time.monotonic() + 5
@@ -351,7 +351,7 @@ def test_what_happened_can_be_seen(client: Client) -> None:
         assert time.monotonic() < deadline, client.get("logs")
         time.sleep(0.05)
     assert client.get("instances")["instances"]
-    assert client.get("readyz")["ready"] is True
+    assert client.document("/readyz")["ready"] is True
 
 
 def test_the_console_shows_streams_events_functions_and_failures(client: Client) -> None:
@@ -406,7 +406,7 @@ def test_metrics_speak_of_streams_functions_and_routes(client: Client) -> None:
         'headrace_lag_events{function="shop.count",partition="0",stream="orders"}',
         'headrace_instances{function="shop.count",state=',
         'headrace_cold_start_seconds{quantile="0.5"}',
-        'headrace_http_requests_total{method="POST",route="/streams/{stream}",status="202"}',
+        'headrace_http_requests_total{method="POST",route="/-/v1/streams/{stream}",status="202"}',
     ):
         assert name in text, text
 
@@ -418,7 +418,7 @@ def test_where_nothing_answers_the_client_says_what_to_do() -> None:
             Unavailable, match=r"no node answers at `http://127\.0\.0\.1:9`.*headrace dev"
         ),
     ):
-        client.get("healthz")
+        client.document("/healthz")
 
 
 @pytest.mark.parametrize("url", ["", "ftp://x.test", "http://", "http://x.test:port"])

@@ -116,12 +116,12 @@ def asked(url: str, path: str, **headers: str) -> Iterator[HTTPResponse]:
 
 def kept(url: str, name: str) -> bool:
     """Whether the call of that name has committed."""
-    return ask("GET", f"{url}/state/live/live.count/{name}").status == 200
+    return ask("GET", f"{url}/-/v1/state/live/live.count/{name}").status == 200
 
 
 def published(url: str) -> int:
     """How many outputs there are."""
-    [extent] = ask("GET", f"{url}/streams/out").body["extents"]
+    [extent] = ask("GET", f"{url}/-/v1/streams/out").body["extents"]
     count: int = extent["high"]
     return count
 
@@ -150,7 +150,7 @@ def test_an_answer_that_has_begun_fails_with_its_zygote_and_does_not_begin_again
     with asked(url, "/live/waits?wait=10") as answer:
         assert answer.readline() == b'"begun"\n'
         # The handler itself knows no numbers that mean anything out here.
-        shown = ask("GET", f"{url}/instances").body["instances"]
+        shown = ask("GET", f"{url}/-/v1/instances").body["instances"]
         [instance] = [each["pid"] for each in shown if each["function"] == "live.waits"]
         zygote = parent_of(instance)
         assert b"headrace" in Path(f"/proc/{zygote}/cmdline").read_bytes()
@@ -242,7 +242,7 @@ def test_a_client_that_goes_stops_nothing(url: str) -> None:
 
 def test_a_slow_reader_holds_its_function_back_and_not_the_memory(url: str) -> None:
     def sent() -> int:
-        said = ask("GET", f"{url}/logs?function=live.megabytes&limit=100").body["logs"]
+        said = ask("GET", f"{url}/-/v1/logs?function=live.megabytes&limit=100").body["logs"]
         return sum(line["text"].startswith("sent ") for line in said)
 
     with asked(url, "/live/megabytes") as answer:
@@ -255,7 +255,7 @@ def test_a_slow_reader_holds_its_function_back_and_not_the_memory(url: str) -> N
 
 def test_state_that_changes_under_it_runs_it_again_unless_something_was_sent(url: str) -> None:
     def raced() -> int:
-        return int(ask("GET", f"{url}/state/live/live.raced/raced").body["value"])
+        return int(ask("GET", f"{url}/-/v1/state/live/live.raced/raced").body["value"])
 
     with asked(url, "/live/raced?wait=1&talks=yes") as talking:
         assert talking.readline() == b'"begun"\n'

@@ -30,7 +30,7 @@ def say(event, context):
 
 
 def _known(node: Served) -> dict[str, dict[str, str]]:
-    return {row["function"]: row["known_by"] for row in node.ask("GET", "/map").body["map"]}
+    return {row["function"]: row["known_by"] for row in node.ask("GET", "/-/v1/map").body["map"]}
 
 
 def test_every_edge_of_a_running_node_says_how_it_is_known(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_every_edge_of_a_running_node_says_how_it_is_known(tmp_path: Path) -> No
     }
     with serving(app, tmp_path / "data") as node:
         assert _known(node) == before
-        assert node.ask("POST", "/streams/orders", {"to": "totals2"}).status == 202
+        assert node.ask("POST", "/-/v1/streams/orders", {"to": "totals2"}).status == 202
         assert node.ask("POST", "/say", {"to": "totals"}).status == 200
         deadline = time.monotonic() + 20
         while _known(node) != after:

@@ -74,7 +74,7 @@ def test_a_merge_that_was_killed_again_and_again_takes_the_same_order_twice(tmp_
             first = records(client, "seen")
             assert sorted(first) == list(range(len(told)))
             assert first != by_the_logs(told)
-            client.post("groups", "house.join", "reset", data={"start": "earliest"})
+            client.post("functions", "house.join", "reset", data={"start": "earliest"})
             wait_for(lambda: len(records(client, "seen")) == 2 * len(told))
             assert records(client, "seen")[len(told) :] == first
     finally:

@@ -124,10 +124,10 @@ def metric(node: Served, name: str) -> float:
 def test_each_request_of_a_connection_gets_its_own_answer(line: Line) -> None:
     for number in range(120):
         # Heads repeat themselves, bodies do not; and other requests come in between.
-        assert line.ask("/functions/till.same", {"n": number}) == (200, {"n": number})
+        assert line.ask("/-/v1/functions/till.same", {"n": number}) == (200, {"n": number})
         if number % 7 == 0:
-            assert line.ask("/functions/till.same", None) == (200, None)
-            assert line.ask("/streams/heard", {"n": number})[0] == 202
+            assert line.ask("/-/v1/functions/till.same", None) == (200, None)
+            assert line.ask("/-/v1/streams/heard", {"n": number})[0] == 202
         answer = line.ask("/echo", {"n": number % 20})
         assert answer == (200, {"value": {"n": number % 20}, "path": "/echo"})
         assert line.ask("/raw", b"\r\n%d" % number) == (200, b"\r\n%d" % number)
@@ -142,7 +142,7 @@ def test_state_is_committed_before_the_answer_and_no_change_is_lost(node: Served
     def work(_: int) -> list[int]:
         line = Line(node.url)
         try:
-            answers = [line.ask("/functions/till.add", 1) for _ in range(25)]
+            answers = [line.ask("/-/v1/functions/till.add", 1) for _ in range(25)]
         finally:
             line.close()
         # Under contention some give up; they have added nothing.
@@ -157,8 +157,8 @@ def test_state_is_committed_before_the_answer_and_no_change_is_lost(node: Served
 
 def test_what_a_call_publishes_is_there_when_it_is_answered(node: Served, line: Line) -> None:
     for number in range(5):
-        assert line.ask("/functions/till.tell", {"told": number}) == (200, None)
-        page = node.ask("GET", "/streams/heard/records?limit=1000").body
+        assert line.ask("/-/v1/functions/till.tell", {"told": number}) == (200, None)
+        page = node.ask("GET", "/-/v1/streams/heard/records?limit=1000").body
         assert {"told": number} in [record["value"] for record in page["records"]]
 
 
@@ -170,7 +170,7 @@ def test_an_instance_that_dies_takes_only_the_call_that_killed_it(node: Served) 
         try:
             begin.wait()
             asked = ["die" if number == 0 and turn % 10 == 5 else turn for turn in range(40)]
-            return [(*line.ask("/functions/till.same", value), value) for value in asked]
+            return [(*line.ask("/-/v1/functions/till.same", value), value) for value in asked]
         finally:
             line.close()
 
@@ -184,12 +184,12 @@ def test_an_instance_that_dies_takes_only_the_call_that_killed_it(node: Served) 
 
 
 def test_what_goes_wrong_is_said_as_everywhere(line: Line) -> None:
-    status, body = line.ask("/functions/till.same", "fail")
+    status, body = line.ask("/-/v1/functions/till.same", "fail")
     assert (status, body["cause"]["kind"]) == (500, "ValueError")
     for bad in (b'{"a":1,"a":2}', b"{", b"NaN", b"\xff"):
-        assert line.ask("/functions/till.same", bad)[0] == 400
+        assert line.ask("/-/v1/functions/till.same", bad)[0] == 400
         assert line.ask("/sales", bad)[0] == 400
-    assert line.ask("/functions/till.none", 1)[0] == 404
+    assert line.ask("/-/v1/functions/till.none", 1)[0] == 404
     status, body = line.ask("/sales", {"item": "tea", "count": "two"})
     assert (status, body["errors"][0]["path"]) == (400, "/count")
     assert line.ask("/sales", {"item": "tea", "count": 3}) == (200, 3)
@@ -203,7 +203,7 @@ def test_plain_calls_are_counted_and_remembered(node: Served, line: Line) -> Non
     for _ in range(5):
         assert line.ask("/sales", {"item": "tea"}) == (200, 1)
     assert metric(node, name) == before + 5
-    runs = node.ask("GET", "/runs?function=till.sell&limit=5").body["runs"]
+    runs = node.ask("GET", "/-/v1/invocations?function=till.sell&limit=5").body["invocations"]
     assert [run["outcome"] for run in runs] == ["succeeded"] * 5
 
 
@@ -211,7 +211,7 @@ def test_calls_that_find_no_instance_wait_for_one(node: Served) -> None:
     def work(_: int) -> tuple[int, Any]:
         line = Line(node.url)
         try:
-            return line.ask("/functions/till.hold", None)
+            return line.ask("/-/v1/functions/till.hold", None)
         finally:
             line.close()
 
@@ -237,21 +237,26 @@ async def test_calls_wait_for_an_instance_without_a_task_and_only_while_their_cl
     async with memory_gateway(tmp_path) as (gateway, node):
         await node.deploy(str(tmp_path / "till.py"))
         lines = [Line(gateway.url) for _ in range(3)]
-        asked = [asyncio.to_thread(line.ask, "/functions/till.hold", None) for line in lines]
+        asked = [asyncio.to_thread(line.ask, "/-/v1/functions/till.hold", None) for line in lines]
         answers = asyncio.gather(*asked)
         assert await waits_for(lambda: gateway.busy.get("requests") == 3)
         gone = socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])))
         gone.sendall(
-            b"POST /functions/till.hold HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+            b"POST /-/v1/functions/till.hold HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
         )
         assert await waits_for(lambda: gateway.busy.get("requests") == 4)
         assert "tasks" not in gateway.busy
         gone.close()
         assert await waits_for(lambda: gateway.busy.get("requests") == 3)
         assert await answers == [(200, "held")] * 3
-        assert await asyncio.to_thread(lines[0].ask, "/functions/till.hold", None) == (200, "held")
-        runs = await asyncio.to_thread(lines[0].ask, "/runs?function=till.hold", None, "GET")
-        assert len(runs[1]["runs"]) == 4
+        assert await asyncio.to_thread(lines[0].ask, "/-/v1/functions/till.hold", None) == (
+            200,
+            "held",
+        )
+        runs = await asyncio.to_thread(
+            lines[0].ask, "/-/v1/invocations?function=till.hold", None, "GET"
+        )
+        assert len(runs[1]["invocations"]) == 4
         for line in lines:
             line.close()
         assert await waits_for(lambda: gateway.busy == {})
@@ -267,7 +272,7 @@ async def test_calls_that_wait_when_their_app_is_deployed_anew_run_in_the_new_ve
     async with memory_gateway(tmp_path) as (gateway, node):
         await node.deploy(str(app))
         lines = [Line(gateway.url) for _ in range(6)]
-        asked = [asyncio.to_thread(line.ask, "/functions/till.hold", None) for line in lines]
+        asked = [asyncio.to_thread(line.ask, "/-/v1/functions/till.hold", None) for line in lines]
         answers = asyncio.gather(*asked)
         assert await waits_for(lambda: gateway.busy.get("requests") == 6)
         app.write_text(APP.replace('return "held"', 'return "held anew"'))
@@ -293,7 +298,7 @@ async def test_a_known_head_follows_what_is_deployed(tmp_path: Path) -> None:
         line = Line(gateway.url)
         for _ in range(3):
             assert await asyncio.to_thread(line.ask, "/price", None) == (200, 1)
-            assert await asyncio.to_thread(line.ask, "/functions/shop.two", None) == (200, 2)
+            assert await asyncio.to_thread(line.ask, "/-/v1/functions/shop.two", None) == (200, 2)
         app.write_text(
             text.replace("Http('POST', '/price')", "")
             .replace("function()\ndef two", "function(Http('POST', '/price'))\ndef two")
@@ -302,7 +307,7 @@ async def test_a_known_head_follows_what_is_deployed(tmp_path: Path) -> None:
         await node.deploy(str(app))
         for _ in range(3):
             assert await asyncio.to_thread(line.ask, "/price", None) == (200, 22)
-            assert await asyncio.to_thread(line.ask, "/functions/shop.one", None) == (200, 1)
+            assert await asyncio.to_thread(line.ask, "/-/v1/functions/shop.one", None) == (200, 1)
         line.close()
         for _ in range(200):
             if not gateway.busy:
@@ -319,7 +324,7 @@ async def test_a_call_under_way_is_answered_when_the_door_closes(tmp_path: Path)
         await node.deploy(str(tmp_path / "till.py"))
         lines = [Line(gateway.url) for _ in range(2)]
         asked = [
-            asyncio.create_task(asyncio.to_thread(line.ask, f"/functions/till.{name}", 1))
+            asyncio.create_task(asyncio.to_thread(line.ask, f"/-/v1/functions/till.{name}", 1))
             for line, name in zip(lines, ("hold", "add"), strict=True)
         ]
         await asyncio.sleep(0.2)

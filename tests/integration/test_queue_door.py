@@ -204,7 +204,7 @@ def test_nothing_is_leased_to_a_client_that_went_away_while_it_waited(node: Node
     for _ in range(3):
         with socket.create_connection((host, int(port))) as gone:
             gone.sendall(
-                b"POST /queues/letters/receive HTTP/1.1\r\nHost: localhost\r\n"
+                b"POST /-/v1/queues/letters/receive HTTP/1.1\r\nHost: localhost\r\n"
                 b"Content-Length: %d\r\n\r\n%b" % (len(said), said)
             )
             time.sleep(0.2)

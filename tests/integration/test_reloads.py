@@ -69,13 +69,13 @@ def said(node: Serving) -> str:
 def logs(node: Serving) -> str:
     """What functions wrote, which its operator may read."""
     shown = {"authorization": f"Bearer {read_key(node.data)}"}
-    request = urllib.request.Request(f"{node.url}/logs", headers=shown)
+    request = urllib.request.Request(f"{node.url}/-/v1/logs", headers=shown)
     with urllib.request.urlopen(request, timeout=30) as answer:
         return str(answer.read().decode())
 
 
 def kept(node: Serving) -> list[Any]:
-    return [each["value"] for each in node.get("/streams/kept/records?limit=1000")["records"]]
+    return [each["value"] for each in node.get("/-/v1/streams/kept/records?limit=1000")["records"]]
 
 
 def status(node: Serving, path: str) -> int:
@@ -102,13 +102,13 @@ def test_a_long_run_holds_up_neither_names_nor_its_order(
 ) -> None:
     app.write_text(SLOW.format(version=1, size=100))
     with serving(str(app), tmp_path / "data", verb="dev") as node:
-        node.post("/streams/orders", b'"slow"')
+        node.post("/-/v1/streams/orders", b'"slow"')
         until(lambda: "begun" in logs(node))
         app.write_text(SLOW.format(version=2, size=size))
         answers = [1]
         while answers[-1] == 1:
             answers.append(node.post("/price", b"null"))
-        node.post("/streams/orders", b'"next"')
+        node.post("/-/v1/streams/orders", b'"next"')
         assert answers[-1] == 2
         assert kept(node) == []
         (app.parent / "go.tmp").touch()
@@ -127,7 +127,7 @@ def test_an_edit_that_asks_for_what_cannot_be_keeps_the_old_version_whole(
         app.write_text(twice)
         until(lambda: "/price" in said(node))
         assert node.post("/price", b"null") == 1
-        node.post("/streams/orders", b'"one"')
+        node.post("/-/v1/streams/orders", b'"one"')
         assert until(lambda: kept(node)) == [["one", 1]]
         app.write_text(SLOW.format(version=3, size=100))
         until(lambda: node.post("/price", b"null") == 3)
@@ -153,7 +153,11 @@ def test_a_function_that_is_taken_out_answers_what_it_has_and_is_then_unknown(
         ]
         for each in asking:
             each.start()
-        until(lambda: any(each["state"] == "busy" for each in node.get("/instances")["instances"]))
+        until(
+            lambda: any(
+                each["state"] == "busy" for each in node.get("/-/v1/instances")["instances"]
+            )
+        )
         head, _, tail = whole.partition("@app.function(Http")
         app.write_text(head + "@app.function(orders" + tail.partition("@app.function(orders")[2])
         until(lambda: status(node, "/price") == 404)

@@ -70,7 +70,7 @@ def test_a_key_is_good_for_one_request_only(node: Served) -> None:
 
 
 def test_a_call_by_name_is_held_to_its_key_too(node: Served) -> None:
-    place = "/functions/desk.later"
+    place = "/-/v1/functions/desk.later"
     assert node.ask("POST", place, {"n": 1}, idempotency_key="f").status == 200
     assert node.ask("POST", f"{place}?timeout=5", {"n": 1}, idempotency_key="f").status == 200
     assert told(node.ask("POST", place, {"n": 2}, idempotency_key="f")) == REFUSED
@@ -78,7 +78,7 @@ def test_a_call_by_name_is_held_to_its_key_too(node: Served) -> None:
 
 def test_a_repetition_of_a_call_that_still_runs_does_not_run_beside_it(node: Served) -> None:
     def said() -> list[str]:
-        lines = node.ask("GET", "/logs?function=desk.slow").body["logs"]
+        lines = node.ask("GET", "/-/v1/logs?function=desk.slow").body["logs"]
         return [line["text"] for line in lines]
 
     with ThreadPoolExecutor(1) as beside:

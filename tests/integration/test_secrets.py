@@ -108,23 +108,23 @@ def holds(folder: Path, value: str) -> list[str]:
 def test_a_secret_is_handed_out_and_shows_nowhere(folder: Path) -> None:
     data = folder / "data"
     with serving(folder / "app.py", data, environ={"BANK_PASSWORD": BANK}) as node:
-        assert node.ask("POST", "/functions/shop.charge", {}).body == [len(STRIPE), True]
-        refused = node.ask("POST", "/functions/shop.refuse", {})
+        assert node.ask("POST", "/-/v1/functions/shop.charge", {}).body == [len(STRIPE), True]
+        refused = node.ask("POST", "/-/v1/functions/shop.refuse", {})
         assert "RuntimeError: the bank said no to [secret BANK]" in refused.body["detail"]
-        node.ask("POST", "/streams/paid", {"a": 1})
+        node.ask("POST", "/-/v1/streams/paid", {"a": 1})
         clock = SystemClock()
         end = clock.monotonic() + 20
-        while not (dead := node.ask("GET", "/dead").body["dead"]):
+        while not (dead := node.ask("GET", "/-/v1/dead").body["dead"]):
             assert clock.monotonic() < end
         assert "[secre" in json.dumps(dead)
         pages = [
             node.ask("GET", path)
             for path in (
-                "/logs",
-                "/runs",
-                "/dead",
-                "/map",
-                "/functions",
+                "/-/v1/logs",
+                "/-/v1/invocations",
+                "/-/v1/dead",
+                "/-/v1/map",
+                "/-/v1/functions",
                 "/console",
                 "/console/failures",
                 "/console/runs",
@@ -137,12 +137,12 @@ def test_a_secret_is_handed_out_and_shows_nowhere(folder: Path) -> None:
         told = repr(pages)
         assert "sk_live" not in told
         assert told.count("[secret STRIPE]") > 5
-        said = [line["text"] for line in node.ask("GET", "/logs?limit=1000").body["logs"]]
+        said = [line["text"] for line in node.ask("GET", "/-/v1/logs?limit=1000").body["logs"]]
         assert "charging with [secret STRIPE]" in said
         assert "key [secret STRIPE] and [secret BANK]" in said
         assert "a child says [secret STRIPE]" in said
         assert sum(text.startswith("x" * 8000) or text.startswith("y" * 8000) for text in said) == 2
-        seen = node.ask("POST", "/functions/shop.look", {}).body
+        seen = node.ask("POST", "/-/v1/functions/shop.look", {}).body
         assert seen["cores"] in {0, 1}
         for value in (STRIPE, BANK, "MIIBOgIBAAJB"):
             assert value not in told
@@ -161,7 +161,7 @@ def test_a_secret_is_handed_out_and_shows_nowhere(folder: Path) -> None:
 
 def test_only_what_is_declared_is_handed_out(folder: Path) -> None:
     with serving(folder / "app.py", folder / "data", environ={"BANK_PASSWORD": BANK}) as node:
-        failed = node.ask("POST", "/functions/shop.peek", {})
+        failed = node.ask("POST", "/-/v1/functions/shop.peek", {})
         assert failed.status == 500
         assert "`shop.peek` does not declare the secret `STRIPE`" in failed.body["detail"]
         assert 'secrets=["STRIPE"]' in failed.body["detail"]
@@ -169,11 +169,11 @@ def test_only_what_is_declared_is_handed_out(folder: Path) -> None:
 
 def test_a_secret_is_renewed_when_its_file_changes(folder: Path) -> None:
     with serving(folder / "app.py", folder / "data", environ={"BANK_PASSWORD": BANK}) as node:
-        assert node.ask("POST", "/functions/shop.now", {}).body == STRIPE
+        assert node.ask("POST", "/-/v1/functions/shop.now", {}).body == STRIPE
         keep(folder / "keys" / "STRIPE", "the new one")
         clock = SystemClock()
         end = clock.monotonic() + 20
-        while node.ask("POST", "/functions/shop.now", {}).body != "the new one":
+        while node.ask("POST", "/-/v1/functions/shop.now", {}).body != "the new one":
             assert clock.monotonic() < end
 
 
@@ -285,10 +285,15 @@ def other(event):
 """
     app = write(tmp_path, code)
     with serving(app, tmp_path / "data", environ={"HEADRACE_SECRET_BANK": BANK}) as node:
-        failed = node.ask("POST", "/functions/shop.end", {})
+        failed = node.ask("POST", "/-/v1/functions/shop.end", {})
         assert failed.status >= 500
-        assert node.ask("POST", "/functions/shop.other", {}).body == "there"
-        told = repr([node.ask("GET", path) for path in ("/logs", "/runs", "/instances")])
+        assert node.ask("POST", "/-/v1/functions/shop.other", {}).body == "there"
+        told = repr(
+            [
+                node.ask("GET", path)
+                for path in ("/-/v1/logs", "/-/v1/invocations", "/-/v1/instances")
+            ]
+        )
         assert BANK not in told + repr(failed)
 
 
@@ -304,6 +309,8 @@ def test_what_a_start_hook_fails_with_holds_no_secret(tmp_path: Path) -> None:
     """
     app = write(tmp_path, code)
     with serving(app, tmp_path / "data", environ={"HEADRACE_SECRET_BANK": BANK}) as node:
-        failed = node.ask("POST", "/functions/shop.pay", {})
+        failed = node.ask("POST", "/-/v1/functions/shop.pay", {})
         assert "no login with [secret BANK]" in failed.body["detail"]
-        assert BANK not in repr([failed, *(node.ask("GET", path) for path in ("/logs", "/runs"))])
+        assert BANK not in repr(
+            [failed, *(node.ask("GET", path) for path in ("/-/v1/logs", "/-/v1/invocations"))]
+        )

@@ -40,15 +40,15 @@ def app(tmp_path: Path) -> Path:
 def test_a_node_is_asked_and_what_it_kept_is_there_for_the_next_one(app: Path) -> None:
     data = app.parent / "kept"
     with serving(app, data) as node:
-        assert node.ask("POST", "/streams/orders", {"tea": 1}).status == 202
-        refused = node.ask("GET", "/streams/parcels")
+        assert node.ask("POST", "/-/v1/streams/orders", {"tea": 1}).status == 202
+        refused = node.ask("GET", "/-/v1/streams/parcels")
         assert refused.status == 404
         assert refused.headers["content-type"] == "application/problem+json"
         assert "parcels" in refused.body["detail"]
         first = node.url
     with serving(app, data) as node:
         assert node.url != first
-        assert node.ask("GET", "/streams/orders").body["records"] == 1
+        assert node.ask("GET", "/-/v1/streams/orders").body["records"] == 1
     assert b"Traceback" not in (app.parent / "kept.log").read_bytes()
 
 

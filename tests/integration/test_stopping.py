@@ -107,7 +107,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def begun(node: Served) -> int:
-    lines = node.ask("GET", "/logs?limit=1000").body["logs"]
+    lines = node.ask("GET", "/-/v1/logs?limit=1000").body["logs"]
     return sum(line["text"] == "begun" for line in lines)
 
 
@@ -120,17 +120,17 @@ def test_whatever_runs_when_the_drain_is_over_is_taken_back_and_clients_are_told
     with ThreadPoolExecutor() as pool:
         # Its block ends with a SIGTERM, and only where the node ends within 20 seconds and with 0.
         with serving(file, data, environ=short) as node:
-            node.ask("POST", "/streams/orders", 7)
-            node.ask("POST", "/streams/loads", 7)
+            node.ask("POST", "/-/v1/streams/orders", 7)
+            node.ask("POST", "/-/v1/streams/loads", 7)
             asked = [
                 pool.submit(node.ask, "POST", "/ask", 1),
-                pool.submit(node.ask, "POST", "/functions/slow.ask", 1),
-                pool.submit(node.ask, "POST", "/functions/slow.ask", 1, idempotency_key="k"),
+                pool.submit(node.ask, "POST", "/-/v1/functions/slow.ask", 1),
+                pool.submit(node.ask, "POST", "/-/v1/functions/slow.ask", 1, idempotency_key="k"),
                 pool.submit(node.ask, "GET", "/behind/it"),
             ]
             heard = pool.submit(node.ask, "GET", "/live")
             until(lambda: begun(node) >= 7)
-            assert node.ask("POST", "/functions/slow.wake", 1).status == 200
+            assert node.ask("POST", "/-/v1/functions/slow.wake", 1).status == 200
         for answer in [future.result() for future in asked]:
             assert (answer.status, answer.body["code"]) == (503, "unavailable")
             assert answer.headers["retry-after"] == "1"
@@ -139,8 +139,8 @@ def test_whatever_runs_when_the_drain_is_over_is_taken_back_and_clients_are_told
             heard.result()
         with serving(file, data, environ=short) as node:
             # The attempt that was taken back is not counted.
-            until(lambda: out_of(node.ask("GET", "/streams/out/records")) == [[7, 1]])
-            assert node.ask("GET", "/dead").body["dead"] == []
+            until(lambda: out_of(node.ask("GET", "/-/v1/streams/out/records")) == [[7, 1]])
+            assert node.ask("GET", "/-/v1/dead").body["dead"] == []
 
 
 def test_a_second_ctrl_c_leaves_neither_the_key_nor_the_address(home: Path, silent: str) -> None:
@@ -152,7 +152,7 @@ def test_a_second_ctrl_c_leaves_neither_the_key_nor_the_address(home: Path, sile
         shown = {"authorization": f"Bearer {key.read_text()}"}
         with ThreadPoolExecutor() as pool:
             late = pool.submit(ask, "POST", f"{url}/ask", 1)
-            until(lambda: "begun" in str(ask("GET", f"{url}/logs", **shown).body))
+            until(lambda: "begun" in str(ask("GET", f"{url}/-/v1/logs", **shown).body))
             process.send_signal(signal.SIGINT)
             until(lambda: b"another Ctrl-C" in (home / "said.log").read_bytes())
             process.send_signal(signal.SIGINT)

@@ -87,23 +87,23 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def within(node: Served, function: str, value: Any) -> Any:
     """What a function of the hostile app answers."""
-    answer = node.ask("POST", f"/functions/hostile.{function}", value)
+    answer = node.ask("POST", f"/-/v1/functions/hostile.{function}", value)
     assert answer.status == 200, answer
     return answer.body
 
 
 TOKEN = json.dumps({"name": "mine", "scopes": ["admin"]})
 ADMIN = [
-    ("POST", "/tokens", TOKEN),
-    ("GET", "/tokens", None),
-    ("POST", "/groups/hostile.ask0/pause", "{}"),
+    ("POST", "/-/v1/tokens", TOKEN),
+    ("GET", "/-/v1/tokens", None),
+    ("POST", "/-/v1/functions/hostile.ask0/pause", "{}"),
 ]
 REST = [
-    ("POST", "/streams/kept", "{}"),
-    ("POST", "/functions/hostile.open0", '"/etc/hostname"'),
-    ("GET", "/state/hostile", None),
-    ("GET", "/state/hostile/hostile.keep", None),
-    ("GET", "/streams/kept/records", None),
+    ("POST", "/-/v1/streams/kept", "{}"),
+    ("POST", "/-/v1/functions/hostile.open0", '"/etc/hostname"'),
+    ("GET", "/-/v1/state/hostile", None),
+    ("GET", "/-/v1/state/hostile/hostile.keep", None),
+    ("GET", "/-/v1/streams/kept/records", None),
     ("GET", "/console", None),
 ]
 
@@ -130,8 +130,8 @@ def test_a_function_with_a_uid_of_its_own_is_not_taken_for_a_neighbour(
 
 
 def test_a_neighbour_publishes_and_calls_but_does_not_operate(node: Served) -> None:
-    assert ask("POST", f"{node.url}/streams/kept", {}).status == 202
-    assert ask("POST", f"{node.url}/functions/hostile.open0", "/nowhere").status == 200
+    assert ask("POST", f"{node.url}/-/v1/streams/kept", {}).status == 202
+    assert ask("POST", f"{node.url}/-/v1/functions/hostile.open0", "/nowhere").status == 200
     for method, path, data in ADMIN:
         body = None if data is None else data.encode()
         assert ask(method, node.url + path, body).status == 401, path
@@ -142,10 +142,10 @@ def test_the_operators_key_is_for_his_user_alone_and_is_made_anew(
 ) -> None:
     key = Path(node.data) / "operator.key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    assert node.ask("GET", "/tokens").status == 200
-    assert node.ask("GET", "/tokens", authorization=f"Bearer {node.key[:-1]}x").status == 401
+    assert node.ask("GET", "/-/v1/tokens").status == 200
+    assert node.ask("GET", "/-/v1/tokens", authorization=f"Bearer {node.key[:-1]}x").status == 401
     with served(tmp_path, APP) as other:
-        assert other.ask("GET", "/tokens", authorization=f"Bearer {node.key}").status == 401
+        assert other.ask("GET", "/-/v1/tokens", authorization=f"Bearer {node.key}").status == 401
 
 
 def test_commands_find_the_key_by_the_data_folder_and_show_it_to_no_other_address(
@@ -172,10 +172,10 @@ def test_a_page_that_another_program_of_this_machine_serves_changes_nothing(
     node: Served, origin: str
 ) -> None:
     sent = {"origin": origin, "content_type": "text/plain"}
-    for path, body in (("/streams/kept", b"{}"), ("/tokens", TOKEN.encode())):
+    for path, body in (("/-/v1/streams/kept", b"{}"), ("/-/v1/tokens", TOKEN.encode())):
         assert ask("POST", node.url + path, body, **sent).status == 403, path
         assert node.ask("POST", path, body, **sent).status == 403, path
-    assert ask("POST", f"{node.url}/streams/kept", b"{}", origin=node.url).status == 202
+    assert ask("POST", f"{node.url}/-/v1/streams/kept", b"{}", origin=node.url).status == 202
 
 
 def closed(data: Path) -> None:
@@ -383,22 +383,22 @@ def test_what_a_private_stream_holds_is_shown_to_its_apps_readers_and_the_operat
     tmp_path: Path,
 ) -> None:
     with served(tmp_path, OWNER) as node:
-        assert node.ask("POST", "/streams/start", {}).status == 202
-        wait_for(lambda: node.ask("GET", "/streams/inner/records").body["records"])
+        assert node.ask("POST", "/-/v1/streams/start", {}).status == 202
+        wait_for(lambda: node.ask("GET", "/-/v1/streams/inner/records").body["records"])
 
         def token(*scopes: str) -> str:
-            made = node.ask("POST", "/tokens", {"name": "reader", "scopes": list(scopes)})
+            made = node.ask("POST", "/-/v1/tokens", {"name": "reader", "scopes": list(scopes)})
             return f"Bearer {made.body['token']}"
 
-        path = "/streams/inner/records"
-        explained = "/explain/inner/0/0"
+        path = "/-/v1/streams/inner/records"
+        explained = "/-/v1/explain/inner/0/0"
         for page in (path, explained, "/console/streams/inner", "/console/events/inner/0/0"):
             assert ask("GET", node.url + page).status == 401, page
         assert node.ask("GET", path, authorization=token("read")).status == 403
         assert node.ask("GET", path, authorization=token("read", "read:other")).status == 403
         assert node.ask("GET", path, authorization=token("read", "read:owner")).status == 200
         assert node.ask("GET", explained, authorization=token("read", "read:owner")).status == 200
-        assert ask("GET", f"{node.url}/streams/start/records").status == 200
+        assert ask("GET", f"{node.url}/-/v1/streams/start/records").status == 200
 
 
 BROKEN = """
@@ -441,16 +441,16 @@ def test_what_failed_of_a_private_stream_is_listed_to_its_apps_readers_and_the_o
     tmp_path: Path,
 ) -> None:
     with served(tmp_path, BROKEN) as node:
-        assert node.ask("POST", "/streams/start", {}).status == 202
-        wait_for(lambda: len(node.ask("GET", "/dead").body["dead"]) == 2)
-        wait_for(lambda: len(node.ask("GET", "/parked").body["parked"]) == 2)
+        assert node.ask("POST", "/-/v1/streams/start", {}).status == 202
+        wait_for(lambda: len(node.ask("GET", "/-/v1/dead").body["dead"]) == 2)
+        wait_for(lambda: len(node.ask("GET", "/-/v1/parked").body["parked"]) == 2)
 
         def token(*scopes: str) -> str:
-            made = node.ask("POST", "/tokens", {"name": "reader", "scopes": list(scopes)})
+            made = node.ask("POST", "/-/v1/tokens", {"name": "reader", "scopes": list(scopes)})
             return f"Bearer {made.body['token']}"
 
         plain, own = token("read", "read:other"), token("read", "read:owner")
-        for path, listed in (("/dead", "dead"), ("/parked", "parked")):
+        for path, listed in (("/-/v1/dead", "dead"), ("/-/v1/parked", "parked")):
             assert len(node.ask("GET", path, authorization=own).body[listed]) == 2
             for shown in (ask("GET", node.url + path), node.ask("GET", path, authorization=plain)):
                 assert len(shown.body[listed]) == 1, path
@@ -459,9 +459,13 @@ def test_what_failed_of_a_private_stream_is_listed_to_its_apps_readers_and_the_o
         assert "key-inner" in str(node.ask("GET", failures, authorization=own).body)
         for page in (failures, "/console", "/console/functions/owner.park"):
             assert "key-inner" not in str(node.ask("GET", page, authorization=plain).body), page
-        for path in ("/state/owner", "/state/owner/owner.park", "/state/owner/owner.park/any"):
+        for path in (
+            "/-/v1/state/owner",
+            "/-/v1/state/owner/owner.park",
+            "/-/v1/state/owner/owner.park/any",
+        ):
             assert node.ask("GET", path, authorization=plain).status == 403, path
-        assert node.ask("GET", "/state/owner", authorization=own).status == 200
+        assert node.ask("GET", "/-/v1/state/owner", authorization=own).status == 200
 
 
 TELLING = """
@@ -495,23 +499,23 @@ def test_what_a_function_wrote_that_reads_a_private_stream_is_its_apps_as_well(
     tmp_path: Path,
 ) -> None:
     with served(tmp_path, TELLING) as node:
-        assert node.ask("POST", "/streams/outer", {}).status == 202
-        wait_for(lambda: len(node.ask("GET", "/dead").body["dead"]) == 3)
-        wait_for(lambda: len(node.ask("GET", "/logs").body["logs"]) == 4)
+        assert node.ask("POST", "/-/v1/streams/outer", {}).status == 202
+        wait_for(lambda: len(node.ask("GET", "/-/v1/dead").body["dead"]) == 3)
+        wait_for(lambda: len(node.ask("GET", "/-/v1/logs").body["logs"]) == 4)
 
         def token(*scopes: str) -> str:
-            made = node.ask("POST", "/tokens", {"name": "reader", "scopes": list(scopes)})
+            made = node.ask("POST", "/-/v1/tokens", {"name": "reader", "scopes": list(scopes)})
             return f"Bearer {made.body['token']}"
 
         plain, own = token("read", "read:other"), token("read", "read:owner")
         # What `both` failed with of a public event tells of the private ones that it holds.
         places = (
-            "/logs",
-            "/runs",
-            "/dead",
-            "/logs?function=owner.drop",
-            "/runs?function=owner.both",
-            "/explain/outer/0/0",
+            "/-/v1/logs",
+            "/-/v1/invocations",
+            "/-/v1/dead",
+            "/-/v1/logs?function=owner.drop",
+            "/-/v1/invocations?function=owner.both",
+            "/-/v1/explain/outer/0/0",
             "/console",
             "/console/runs",
             "/console/failures",
@@ -524,17 +528,17 @@ def test_what_a_function_wrote_that_reads_a_private_stream_is_its_apps_as_well(
             for shown in (ask("GET", node.url + path), node.ask("GET", path, authorization=plain)):
                 assert shown.status in ({401} if path[:8] == "/console" else {200}) | {200}, path
                 assert "inner-" not in str(shown.body), path
-        for listed in ("/logs", "/console/runs"):
+        for listed in ("/-/v1/logs", "/console/runs"):
             assert "outer-text" in str(node.ask("GET", listed, authorization=plain).body)
-        for letter in ("/dead/owner.both/outer/0/0", "/console/dead/owner.both/outer/0/0"):
+        for letter in ("/-/v1/dead/owner.both/outer/0/0", "/console/dead/owner.both/outer/0/0"):
             assert node.ask("GET", letter, authorization=plain).status == 403, letter
             assert node.ask("GET", letter, authorization=own).status == 200, letter
 
 
 def test_a_link_lets_one_browser_in_once_and_only_to_look(tmp_path: Path) -> None:
     with served(tmp_path, OWNER) as node:
-        link = node.ask("POST", "/console/links").body["path"]
-        assert ask("POST", f"{node.url}/console/links").status == 401
+        link = node.ask("POST", "/-/v1/console/links").body["path"]
+        assert ask("POST", f"{node.url}/-/v1/console/links").status == 401
         host, _, port = node.url.removeprefix("http://").partition(":")
 
         def get(path: str, **headers: str) -> http.client.HTTPResponse:
@@ -559,6 +563,6 @@ def test_a_link_lets_one_browser_in_once_and_only_to_look(tmp_path: Path) -> Non
         assert get(private, **brought, **{"sec-fetch-site": "cross-site"}).status == 401
         assert get(private, **brought, **{"sec-fetch-site": "same-site"}).status == 401
         assert get(private, **brought, **{"sec-fetch-dest": "empty"}).status == 401
-        assert get("/streams/inner/records", **brought).status == 401
-        assert ask("POST", f"{node.url}/tokens", json.loads(TOKEN), **brought).status == 401
-        assert ask("POST", f"{node.url}/console/links", **brought).status == 401
+        assert get("/-/v1/streams/inner/records", **brought).status == 401
+        assert ask("POST", f"{node.url}/-/v1/tokens", json.loads(TOKEN), **brought).status == 401
+        assert ask("POST", f"{node.url}/-/v1/console/links", **brought).status == 401

@@ -40,7 +40,7 @@ def send(world: World, way: str, value: int) -> None:
     elif way == "function":
         world.publish("sent", value)
     else:
-        assert world.ask("POST", "/functions/post.called", value).status == 200
+        assert world.ask("POST", "/-/v1/functions/post.called", value).status == 200
     world.advance("1s")
 
 
@@ -78,6 +78,7 @@ def test_the_door_says_that_a_delayed_message_was_sent_before() -> None:
     body = {"value": 1, "id": "x", "headers": LONG}
     with World(post()) as world:
         told = [
-            world.ask("POST", "/streams/jobs", body, content_type=ENVELOPES).body for _ in range(2)
+            world.ask("POST", "/-/v1/streams/jobs", body, content_type=ENVELOPES).body
+            for _ in range(2)
         ]
         assert [answer["duplicates"] for answer in told] == [0, 1]

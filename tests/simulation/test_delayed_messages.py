@@ -111,17 +111,17 @@ def produced(world: World, number: int) -> None:
 
 def by_http(world: World, number: int) -> None:
     if number > 0:
-        told = world.ask("POST", f"/queues/reminders?delay=24h&id=remind/{number}", number)
+        told = world.ask("POST", f"/-/v1/queues/reminders?delay=24h&id=remind/{number}", number)
         assert (told.status, told.body["delayed"]) == (202, 1)
     else:
         ids = [f"remind/{-number}"]
-        told = world.ask("POST", "/queues/reminders/cancel", {"ids": ids})
+        told = world.ask("POST", "/-/v1/queues/reminders/cancel", {"ids": ids})
         assert told.body == {"cancelled": ids, "unknown": []}
 
 
 WAYS: dict[str, Callable[[World, int], None]] = {
     **{name: streamed(name) for name in ("orders", "batches", "keyed", "jobs", "lagging", "paid")},
-    **{path: asked(path) for path in ("/sync", "/live", "/later", "/functions/post.called")},
+    **{path: asked(path) for path in ("/sync", "/live", "/later", "/-/v1/functions/post.called")},
     "producer": produced,
     "http": by_http,
 }
@@ -165,7 +165,7 @@ def test_what_was_delivered_stays_and_is_not_sent_again(way: str) -> None:
         world.advance("25h")
         if way == "http":
             ids = ["remind/7"]
-            told = world.ask("POST", "/queues/reminders/cancel", {"ids": ids})
+            told = world.ask("POST", "/-/v1/queues/reminders/cancel", {"ids": ids})
             assert told.body == {"cancelled": [], "unknown": ids}
         else:
             WAYS[way](world, -7)
@@ -271,10 +271,13 @@ def test_events_of_a_stream_do_not_wait_whoever_asks() -> None:
         assert all("is a stream" in cause.message for cause in causes)
         with pytest.raises(Misuse, match="is a stream, not a queue"):
             world.publish(orders, 1, delay=5)
-        for path in ("/streams/orders?delay=5", "/streams/orders?at=2026-02-01T00:00:00Z"):
+        for path in (
+            "/-/v1/streams/orders?delay=5",
+            "/-/v1/streams/orders?at=2026-02-01T00:00:00Z",
+        ):
             assert "is a stream" in world.ask("POST", path, 1).body["detail"]
         line = {"value": 1, "delay": 5}
-        told = world.ask("POST", "/streams/orders", line, content_type=ENVELOPES)
+        told = world.ask("POST", "/-/v1/streams/orders", line, content_type=ENVELOPES)
         assert (told.status, "is a stream" in told.body["detail"]) == (400, True)
         assert world.values(orders) == []
 
@@ -290,7 +293,7 @@ def test_a_date_may_be_given_in_place_of_a_delay(when: dict[str, Any]) -> None:
         assert due.at == DAY
         envelope = {"value": 2, **when, "at": "2026-01-02T00:00:00Z"}
         envelope.pop("delay", None)
-        told = world.ask("POST", "/streams/reminders", envelope, content_type=ENVELOPES).body
+        told = world.ask("POST", "/-/v1/streams/reminders", envelope, content_type=ENVELOPES).body
         assert (told["delayed"], told["positions"]) == (1, [None])
         world.advance("1d")
         assert world.values("got") == [1, 2]
@@ -310,7 +313,7 @@ def test_a_date_may_be_given_in_place_of_a_delay(when: dict[str, Any]) -> None:
 )
 def test_a_time_that_cannot_be_is_refused_with_the_fix(query: str, reason: str) -> None:
     with World(post()) as world:
-        told = world.ask("POST", f"/queues/reminders?{query}", 1)
+        told = world.ask("POST", f"/-/v1/queues/reminders?{query}", 1)
         assert told.status == 400
         assert reason in told.body["detail"]
         assert world.waiting == []
@@ -335,7 +338,7 @@ def test_a_date_is_not_work_however_far_it_is() -> None:
 def test_purged_messages_free_their_ids() -> None:
     with World(post()) as world:
         world.publish("reminders", 1, delay="1h", id="x")
-        world.ask("POST", "/queues/reminders/purge", {"all": True})
+        world.ask("POST", "/-/v1/queues/reminders/purge", {"all": True})
         assert world.waiting == []
         assert not world.cancel("reminders", "x")
         world.advance("2m")

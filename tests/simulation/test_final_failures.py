@@ -27,8 +27,8 @@ def _shop(handler: Any, **options: Any) -> App:
 
 
 def runs_of(world: World) -> list[dict[str, Any]]:
-    """What `/runs` tells, newest first."""
-    found: list[dict[str, Any]] = world.ask("GET", "/runs").body["runs"]
+    """What `/-/v1/invocations` tells, newest first."""
+    found: list[dict[str, Any]] = world.ask("GET", "/-/v1/invocations").body["invocations"]
     return found
 
 

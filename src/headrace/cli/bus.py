@@ -44,7 +44,7 @@ def bus_replay(
 ) -> None:
     """Match the events of STREAM between two times against its rules again."""
     body = {"name": name, "stream": stream, "from": begin, "to": end, "rules": list(rules)}
-    found = client.post("replays", data=body)
+    found = client.post("bus", "replays", data=body)
     click.echo(f"replay `{found['name']}` is running: {found['left']} events to read")
 
 
@@ -53,7 +53,7 @@ def bus_replay(
 @node_options
 def bus_replays(as_json: bool, client: Client) -> None:
     """List every replay with its progress."""
-    rows = client.get("replays")["replays"]
+    rows = client.get("bus", "replays")["replays"]
     if as_json:
         print_json(rows)
         return
@@ -65,5 +65,5 @@ def bus_replays(as_json: bool, client: Client) -> None:
 @node_options
 def bus_cancel(name: str, client: Client) -> None:
     """Stop replay NAME; the events it has appended stay."""
-    found = client.post("replays", name, "cancel", data={})
+    found = client.post("bus", "replays", name, "cancel", data={})
     click.echo(f"replay `{name}` is {found['state']}; {found['sent']} events were sent")

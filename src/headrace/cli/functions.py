@@ -144,7 +144,7 @@ def lag_command(function: str | None, slot_warning: int, as_json: bool, client: 
 def reset_command(function: str, start: str, order_of: str | None, client: Client) -> None:
     """Move FUNCTION to another position in its streams."""
     body = {"start": start} if order_of is None else {"start": start, "order_of": order_of}
-    found = client.post("groups", function, "reset", data=body)
+    found = client.post("functions", function, "reset", data=body)
     click.echo(f"`{function}` goes on from {found['start']}")
 
 
@@ -153,7 +153,7 @@ def reset_command(function: str, start: str, order_of: str | None, client: Clien
 @node_options
 def pause_command(function: str, client: Client) -> None:
     """Stop delivery to FUNCTION; its positions wait."""
-    client.post("groups", function, "pause")
+    client.post("functions", function, "pause")
     click.echo(f"`{function}` is paused; `headrace resume {function}` lets it go on")
 
 
@@ -162,5 +162,5 @@ def pause_command(function: str, client: Client) -> None:
 @node_options
 def resume_command(function: str, client: Client) -> None:
     """Resume delivery to a paused FUNCTION."""
-    client.post("groups", function, "resume")
+    client.post("functions", function, "resume")
     click.echo(f"`{function}` goes on")

@@ -48,7 +48,7 @@ def logs_command(
 @node_options
 def invocations_command(function: str | None, limit: int, as_json: bool, client: Client) -> None:
     """Show the latest invocations (of FUNCTION), newest first."""
-    rows = client.get("runs", function=function, limit=limit)["runs"]
+    rows = client.get("invocations", function=function, limit=limit)["invocations"]
     if as_json:
         print_json(rows)
         return

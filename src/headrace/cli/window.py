@@ -46,7 +46,7 @@ def window_flush(
         wish["partition"] = partition
     if key is not None:
         wish["key"] = key
-    found = client.post("groups", function, "flush", data=wish)
+    found = client.post("functions", function, "flush", data=wish)
     if as_json:
         print_json(found)
     else:

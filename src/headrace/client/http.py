@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from headrace.client.final_response import FinalConnection, FinalTlsConnection
 from headrace.model import errors
+from headrace.model.route import API_PREFIX
 
 ENVELOPES = "application/vnd.headrace.events+x-ndjson"
 _FAMILY: dict[str, type[errors.HeadraceError]] = {
@@ -132,6 +133,10 @@ class Client:
         """Read something; segments of the path are quoted, None parameters left out."""
         return self.request("GET", path, query=query).json()
 
+    def document(self, path: str) -> Any:
+        """Read what stands at the root and not among the platform's own paths, such as `/openapi.json`."""
+        return self._send("GET", path).json()
+
     def post(self, *path: str, data: Any = None) -> Any:
         """Change something by a JSON body."""
         body = json.dumps({} if data is None else data).encode()
@@ -172,16 +177,31 @@ class Client:
         headers: Mapping[str, str] | None = None,
         repeatable: bool | None = None,
     ) -> NodeResponse:
-        """Ask the node.
+        """Ask the node at one of the platform's own paths, whose segments are `path`.
 
         Raises:
             Unavailable: Nothing answers at the address, or what does is not a node.
             HeadraceError: What the node says is wrong, as the class its `code` names.
         """
-        target = self._base + "".join(f"/{quote(part, safe='')}" for part in path)
+        target = API_PREFIX + "".join(f"/{quote(part, safe='')}" for part in path)
         asked = {name: value for name, value in (query or {}).items() if value is not None}
         if asked:
             target += f"?{urlencode(asked)}"
+        return self._send(
+            method, target, body=body, media=media, headers=headers, repeatable=repeatable
+        )
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        media: str = "",
+        headers: Mapping[str, str] | None = None,
+        repeatable: bool | None = None,
+    ) -> NodeResponse:
+        target = self._base + path
         sent = {"Accept": "application/json", **(headers or {})}
         if media:
             sent["Content-Type"] = media
@@ -189,7 +209,7 @@ class Client:
             sent["Authorization"] = f"Bearer {self._token}"
         fresh = self._connection is None
         try:
-            answer = self._exchange(method, target or "/", body, sent)
+            answer = self._exchange(method, target, body, sent)
         except _BROKEN as error:
             self.close()
             again = method == "GET" if repeatable is None else repeatable

@@ -18,11 +18,19 @@ H = TypeVar("H")
 class Router(Generic[H]):
     """A table of patterns. Filled once, then only read."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._patterns: dict[int, list[tuple[tuple[str | None, ...], str, dict[str, H]]]] = {}
+
+    def under(self, prefix: str) -> Router[H]:
+        """The same table, to which patterns are added behind `prefix`."""
+        found: Router[H] = Router(self._prefix + prefix)
+        found._patterns = self._patterns
+        return found
 
     def add(self, method: str, pattern: str, handler: H) -> None:
         """Let `handler` answer; literal segments win over braces by being added first."""
+        pattern = self._prefix + pattern
         parts = tuple(None if part.startswith("{") else part for part in pattern.split("/")[1:])
         rows = self._patterns.setdefault(len(parts), [])
         for known, _, methods in rows:

@@ -20,42 +20,10 @@ MAX_PATH: Final = 512
 MAX_SEGMENTS: Final = 32
 KINDS: Final = ("str", "int", "float", "uuid", "date", "datetime", "decimal", "path")
 _FORMATS: Final = {"date": "date", "datetime": "date-time", "decimal": "decimal"}
-RESERVED: Final = frozenset(
-    {
-        "",
-        "streams",
-        "functions",
-        "groups",
-        "map",
-        "lag",
-        "runs",
-        "logs",
-        "state",
-        "instances",
-        "healthz",
-        "readyz",
-        "metrics",
-        "dead",
-        "parked",
-        "explain",
-        "tokens",
-        "openapi.json",
-        "queues",
-        "schedules",
-        "sources",
-        "replays",
-        "topics",
-        "rules",
-        "events",
-        "traces",
-        "archives",
-        "bus",
-        "workflows",
-        "console",
-        "admin",
-    }
-)
-"""First segments of the platform's own paths, and of those it means to have."""
+API_PREFIX: Final = "/-/v1"
+"""Where the platform's own paths begin, so that the root belongs to the authors' routes."""
+RESERVED: Final = frozenset({"-", "console", "healthz", "metrics", "openapi.json", "readyz"})
+"""First segments of the platform's own paths: no route of an author's is found there."""
 
 _LITERAL = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+")
 _BRACES = re.compile(r"\{([a-z_][a-z0-9_]{0,63})(?::([a-z]+))?\}", re.IGNORECASE)
@@ -80,6 +48,8 @@ def segments_of(pattern: object, what: str) -> tuple[Segment, ...]:
         raise Misuse(
             f'`{what}`: the path must begin with `/`; write one such as `"/orders/{{id}}"`'
         )
+    if pattern == "/":
+        return (Segment(""),)
     parts = pattern.split("/")[1:]
     if len(parts) > MAX_SEGMENTS:
         raise Misuse(f"`{what}`: the path has {len(parts)} segments; at most {MAX_SEGMENTS}")
@@ -92,8 +62,8 @@ def segments_of(pattern: object, what: str) -> tuple[Segment, ...]:
     names = [segment.name for segment in found if segment.name]
     if len(set(names)) != len(names):
         raise Misuse(f"`{what}`: a name stands twice in the path; give each its own")
-    if found[0].name or found[0].text in RESERVED:
-        own = ", ".join(f"/{name}" for name in sorted(RESERVED) if name)
+    if unquote(found[0].text) in RESERVED:
+        own = ", ".join(f"/{name}" for name in sorted(RESERVED))
         raise Misuse(
             f"`{what}`: the path begins with what belongs to the platform ({own}); put a word of "
             "your own first, such as `/api`"
@@ -159,7 +129,8 @@ def value_of(segment: Segment, text: str) -> Any:
 def shape_of(segments: Sequence[Segment]) -> tuple[str, ...]:
     """Shape of a pattern: patterns of equal shapes match the same paths."""
     return tuple(
-        segment.text or ("{path}" if segment.kind == "path" else "{}") for segment in segments
+        "{path}" if segment.kind == "path" else "{}" if segment.name else segment.text
+        for segment in segments
     )
 
 

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from headrace.model.route import API_PREFIX
 from headrace.security.tokens import ADMIN
 
 Access = Literal["open", "local", "token"]
@@ -21,6 +22,7 @@ READ = "read"
 FOR_OTHERS: Final = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via")
 """Headers by which a proxy names the clients for which it asks."""
 NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
+_API: Final = API_PREFIX.split("/")[1:]
 WORK = (["receive"], ["ack"], ["nack"], ["extend"], ["cancel"])
 
 
@@ -40,14 +42,19 @@ class Peer(msgspec.Struct, frozen=True):
 def scope_of(method: str, parts: list[str]) -> str:
     """The scope a client must prove for a path of the platform; "" where none is needed.
 
-    `parts` are the path's segments. A run's own address (`/runs/{id}`) cannot be guessed, which is
-    all the leave it needs.
+    `parts` are the path's segments. A request's own address (`/-/v1/requests/{id}`) cannot be guessed,
+    which is all the leave it needs.
     """
-    first = parts[0] if parts else ""
-    if first in {"healthz", "readyz"} or (first == "runs" and len(parts) == 2 and parts[1]):
+    if parts[:1] in (["healthz"], ["readyz"]):
         return ""
     if parts[:2] == ["console", "enter"] and len(parts) == 3:
         # The code in it is good once, and is the proof.
+        return ""
+    if parts[: len(_API)] != _API:
+        return READ if method in {"GET", "HEAD"} else ADMIN
+    parts = parts[len(_API) :]
+    first = parts[0] if parts else ""
+    if first == "requests" and len(parts) == 2 and parts[1]:
         return ""
     if first == "tokens":
         return ADMIN

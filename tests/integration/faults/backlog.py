@@ -28,7 +28,7 @@ def keep_backlog(site: Site, times: int, seed: int) -> Result:
                 Sent(f"e{n}", n, f"k{random.randrange(400)}", b'{"n": %d}' % n)
                 for n in range(start, start + 500)
             ]
-            site.ask("/streams/orders", body=b"".join(map(envelope, batch)), media=EVENTS)
+            site.ask("/-/v1/streams/orders", body=b"".join(map(envelope, batch)), media=EVENTS)
             sent += batch
         site.kill()
         traced = site.trace_path.stat().st_size

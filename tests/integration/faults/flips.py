@@ -38,14 +38,14 @@ DAMAGED = "damaged"
 LIVE_EVERY = 25
 Contents = dict[str, object]
 PATHS = (
-    "/streams/orders/records?limit=1000",
-    "/streams/told/records?limit=1000",
-    "/streams/seen/records?limit=1000",
-    "/streams/ends/records?limit=1000",
-    "/state/load/load.tally?prefix=tally&limit=1000",
-    "/state/load/load.single?prefix=single&limit=1000",
-    "/dead?function=load.tally&limit=1000",
-    "/dead?function=load.single&limit=1000",
+    "/-/v1/streams/orders/records?limit=1000",
+    "/-/v1/streams/told/records?limit=1000",
+    "/-/v1/streams/seen/records?limit=1000",
+    "/-/v1/streams/ends/records?limit=1000",
+    "/-/v1/state/load/load.tally?prefix=tally&limit=1000",
+    "/-/v1/state/load/load.single?prefix=single&limit=1000",
+    "/-/v1/dead?function=load.tally&limit=1000",
+    "/-/v1/dead?function=load.single&limit=1000",
 )
 
 

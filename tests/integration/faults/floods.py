@@ -116,7 +116,7 @@ async def _push(where: tuple[str, int], name: str) -> int:
         async with connected(where) as (reader, writer):
             while batches:
                 request = post(
-                    "/streams/orders", batches.pop(), b"content-type: " + EVENTS.encode()
+                    "/-/v1/streams/orders", batches.pop(), b"content-type: " + EVENTS.encode()
                 )
                 while True:
                     writer.write(request)
@@ -141,7 +141,7 @@ def _batch(name: str, number: int) -> bytes:
 
 
 def _held(site: Site, wanted: int) -> list[Finding]:
-    held = sum(extent["high"] for extent in site.get("/streams/orders")["extents"])
+    held = sum(extent["high"] for extent in site.get("/-/v1/streams/orders")["extents"])
     return (
         [] if held == wanted else [Finding("I1", f"{held} events are there, {wanted} were taken")]
     )

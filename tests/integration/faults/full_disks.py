@@ -38,7 +38,7 @@ class Probe:
         event = Sent(f"e{self._count}", self._count, "probe", value)
         try:
             status, _ = self._site.once(
-                "POST", "/streams/orders", envelope(event), {"content-type": EVENTS}
+                "POST", "/-/v1/streams/orders", envelope(event), {"content-type": EVENTS}
             )
         except (OSError, http.client.HTTPException):
             return 0

@@ -100,7 +100,7 @@ def attack(site: Site, times: int, seed: int) -> Result:
     for _ in range(times):
         for name in random.sample(list(ATTACKS), len(ATTACKS)):
             sent = _letters(site, name)
-            site.ask(f"/streams/{name}", body=b'{"n": 1}')
+            site.ask(f"/-/v1/streams/{name}", body=b'{"n": 1}')
             during += _latencies(site, 3)
             wait_until(
                 lambda old=sent, one=name: _letters(site, one) > old,  # type: ignore[misc]
@@ -109,7 +109,7 @@ def attack(site: Site, times: int, seed: int) -> Result:
                 what=lambda one=name: f"`{one}` becomes a dead letter {site.said()}",  # type: ignore[misc]
             )
     for name in ATTACKS:
-        for letter in site.get(f"/dead?function=load.{name}&limit=1000")["dead"]:
+        for letter in site.get(f"/-/v1/dead?function=load.{name}&limit=1000")["dead"]:
             if letter["attempts"] != TRIES:
                 findings.append(Finding("I5", f"{name}: {letter['attempts']} attempts {letter}"))
     if site.host != host:
@@ -136,7 +136,7 @@ def attack(site: Site, times: int, seed: int) -> Result:
 
 
 def _letters(site: Site, name: str) -> int:
-    found: list[Any] = site.get(f"/dead?function=load.{name}&limit=1000")["dead"]
+    found: list[Any] = site.get(f"/-/v1/dead?function=load.{name}&limit=1000")["dead"]
     return len(found)
 
 
@@ -144,14 +144,14 @@ def _latencies(site: Site, count: int) -> list[float]:
     """Seconds from a neighbour's publish until its event is finished, as a client sees it."""
     found = []
     for _ in range(count):
-        answer = json.loads(site.ask("/streams/beats", body=b'{"n": 0}'))
+        answer = json.loads(site.ask("/-/v1/streams/beats", body=b'{"n": 0}'))
         position = answer["positions"][0]
         stream, partition, offset = position.rsplit("/", 2)
         began = time.monotonic()
         wait_until(
             lambda p=partition, o=offset: any(  # type: ignore[misc]
                 row["position"] > int(o)
-                for row in site.get("/lag?function=load.beat")["lag"]
+                for row in site.get("/-/v1/lag?function=load.beat")["lag"]
                 if row["partition"] == int(p)
             ),
             seconds=20,

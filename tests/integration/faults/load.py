@@ -150,7 +150,7 @@ class Producer(threading.Thread):
 
     def _publish(self, batch: list[Sent]) -> None:
         body = b"".join(map(envelope, batch))
-        answer = json.loads(self._site.ask("/streams/orders", body=body, media=EVENTS))
+        answer = json.loads(self._site.ask("/-/v1/streams/orders", body=body, media=EVENTS))
         self.duplicates += answer["duplicates"]
         self.acknowledged.extend(batch)
 

@@ -80,13 +80,13 @@ def neighbours(place: Site, times: int, seed: int) -> Result:
             for name in random.sample(KINDS, len(KINDS)):
                 # As many as keep it at its worst for the whole spell.
                 for _ in range(2):
-                    place.ask(f"/streams/{name}", body=b'{"n": 1}')
+                    place.ask(f"/-/v1/streams/{name}", body=b'{"n": 1}')
                 beside, alone = spell((place, still), count)
                 disturbed += beside
                 undisturbed += alone
                 count += BEATS
                 wait_until(
-                    lambda: not sum(row["lag"] for row in place.get("/lag")["lag"]),
+                    lambda: not sum(row["lag"] for row in place.get("/-/v1/lag")["lag"]),
                     seconds=30,
                     what=lambda: f"the misbehaving are given up {place.said()}",
                 )
@@ -121,7 +121,7 @@ def spell(places: Sequence[Site], first: int) -> list[list[float]]:
         # The one that comes second finds the machine busy with the first: they take turns.
         for at in range(len(places)) if number % 2 else reversed(range(len(places))):
             began[at][number] = time.monotonic()
-            places[at].ask("/streams/beats", body=json.dumps({"n": number}).encode())
+            places[at].ask("/-/v1/streams/beats", body=json.dumps({"n": number}).encode())
         time.sleep(PAUSE_S)
     return [taken(each, numbers, since) for each, since in zip(places, began, strict=True)]
 

@@ -92,7 +92,7 @@ def poison(site: Site, times: int, seed: int) -> Result:
         bad = set(PLACES[name.partition("_")[2]](random))
         sent[name] = [_event(number * SIZE + index, index in bad, random) for index in range(SIZE)]
         body = b"".join(map(envelope, sent[name]))
-        answer = json.loads(site.ask(f"/streams/{name}", body=body, media=EVENTS))
+        answer = json.loads(site.ask(f"/-/v1/streams/{name}", body=body, media=EVENTS))
         assert answer["duplicates"] == 0, answer
     listeners = tuple(
         Listener(

@@ -312,18 +312,18 @@ class Site:
         """Wait until no function is behind (I9); the seconds that took."""
 
         def drained() -> bool:
-            return not sum(row["lag"] for row in self.get("/lag")["lag"])
+            return not sum(row["lag"] for row in self.get("/-/v1/lag")["lag"])
 
         return wait_until(
             drained,
             seconds=seconds,
             every=0.05,
-            what=lambda: f"I9: the backlog drains: {self.get('/lag')} {self.said()}",
+            what=lambda: f"I9: the backlog drains: {self.get('/-/v1/lag')} {self.said()}",
         )
 
     def instances(self, function: str = "") -> list[dict[str, Any]]:
         """The instances as the node lists them, those of one function where it is named."""
-        listed: list[dict[str, Any]] = self.get("/instances")["instances"]
+        listed: list[dict[str, Any]] = self.get("/-/v1/instances")["instances"]
         return [each for each in listed if each["pid"] and function in {"", each["function"]}]
 
     def _find(self) -> tuple[str, int]:

@@ -60,7 +60,7 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> tuple[Account, Answers]:
     with site() as opened:
         opened.write(APP)
         opened.start()
-        opened.ask("/streams/orders", body=b"".join(map(envelope, sent)), media=EVENTS)
+        opened.ask("/-/v1/streams/orders", body=b"".join(map(envelope, sent)), media=EVENTS)
         opened.wait_drained()
 
         def read(path: str) -> bytes:
@@ -79,29 +79,29 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> tuple[Account, Answers]:
 
 
 def drop_record(told: Told) -> None:
-    told.of("/streams/orders/")["records"].pop(4)
+    told.of("/-/v1/streams/orders/")["records"].pop(4)
 
 
 def repeat_record(told: Told) -> None:
-    records = told.of("/streams/orders/")["records"]
+    records = told.of("/-/v1/streams/orders/")["records"]
     records.append(records[0])
 
 
 def change_value(told: Told) -> None:
-    told.of("/streams/orders/")["records"][3]["value"] = {"n": 0, "poison": None}
+    told.of("/-/v1/streams/orders/")["records"][3]["value"] = {"n": 0, "poison": None}
 
 
 def drop_output(told: Told) -> None:
-    told.of("/streams/told/")["records"].pop(2)
+    told.of("/-/v1/streams/told/")["records"].pop(2)
 
 
 def repeat_output(told: Told) -> None:
-    records = told.of("/streams/seen/")["records"]
+    records = told.of("/-/v1/streams/seen/")["records"]
     records.append(records[0])
 
 
 def swap_outputs(told: Told) -> None:
-    records = told.of("/streams/told/")["records"]
+    records = told.of("/-/v1/streams/told/")["records"]
     same = [record for record in records if record["key"] == "k0"]
     same[0]["value"], same[1]["value"] = same[1]["value"], same[0]["value"]
 
@@ -115,23 +115,23 @@ def double_state(told: Told) -> None:
 
 
 def hold_position(told: Told) -> None:
-    told.of("/lag")["lag"][0]["position"] -= 1
+    told.of("/-/v1/lag")["lag"][0]["position"] -= 1
 
 
 def drop_letter(told: Told) -> None:
-    told.of("/dead?function=load.tally")["dead"].pop()
+    told.of("/-/v1/dead?function=load.tally")["dead"].pop()
 
 
 def change_letter(told: Told) -> None:
-    told.of("/dead?function=load.tally")["dead"][0]["event"]["value"]["n"] = 8
+    told.of("/-/v1/dead?function=load.tally")["dead"][0]["event"]["value"]["n"] = 8
 
 
 def spend_attempts(told: Told) -> None:
-    told.of("/dead?function=load.single")["dead"][0]["attempts"] += 1
+    told.of("/-/v1/dead?function=load.single")["dead"][0]["attempts"] += 1
 
 
 def blame_another(told: Told) -> None:
-    letters = told.of("/dead?function=load.single")["dead"]
+    letters = told.of("/-/v1/dead?function=load.single")["dead"]
     letters[0]["position"] = letters[1]["position"]
 
 
@@ -206,7 +206,7 @@ def test_a_damaged_file_is_found_out(place: Site) -> None:
     place.start()
     for number in range(20):
         body = json.dumps({"n": number, "pad": "x" * 5_000}).encode()
-        place.ask("/streams/orders", body=body)
+        place.ask("/-/v1/streams/orders", body=body)
     place.wait_drained()
     place.stop()
     file = place.data / "headrace.db"

@@ -41,7 +41,7 @@ def test_a_run_that_meets_a_flipped_value_fails_and_is_never_given_it(place: Sit
     for name in ("good", "bad"):
         # Longer than a page, so that each value has pages of its own.
         mark = f"{name} mark " * 1_200
-        place.ask("/streams/orders", body=json.dumps({"name": name, "mark": mark}).encode())
+        place.ask("/-/v1/streams/orders", body=json.dumps({"name": name, "mark": mark}).encode())
     place.wait_drained()
     place.hang_up()
     place.stop()
@@ -53,14 +53,14 @@ def test_a_run_that_meets_a_flipped_value_fails_and_is_never_given_it(place: Sit
     file.write_bytes(held)
     place.start()
     for name in ("good", "bad"):
-        place.ask("/streams/orders", body=json.dumps({"name": name, "mark": "new"}).encode())
+        place.ask("/-/v1/streams/orders", body=json.dumps({"name": name, "mark": "new"}).encode())
     place.wait_drained()
-    letters = place.get("/dead?function=kept.keep")["dead"]
+    letters = place.get("/-/v1/dead?function=kept.keep")["dead"]
     given_up = {each["event"]["value"]["name"]: each["cause"]["kind"] for each in letters}
     # Whoever shares its page may be met with it.
     assert given_up["bad"] == "Corrupt"
     assert set(given_up.values()) == {"Corrupt"}
-    records = place.get("/streams/told/records?limit=10")["records"]
+    records = place.get("/-/v1/streams/told/records?limit=10")["records"]
     found = {(each["value"]["name"], each["value"]["found"][:9]) for each in records}
     assert (
         {("good", ""), ("bad", "")} <= found <= {("good", ""), ("bad", ""), ("good", "good mark")}

@@ -80,7 +80,7 @@ def no_files_left(data: Path) -> Iterator[None]:
 
 
 def has_made(site: Site, count: int) -> bool:
-    return len(site.get("/streams/made/records")["records"]) >= count
+    return len(site.get("/-/v1/streams/made/records")["records"]) >= count
 
 
 @pytest.mark.root
@@ -105,7 +105,7 @@ def test_an_app_runs_again_by_itself_once_there_is_room_for_its_processes(place:
                 assert status == 503
                 assert json.loads(text)["reason"] == "`shop` cannot run"
                 assert "No space left on device" in json.loads(text)["checks"]["app shop"]
-                assert ask(place, "/streams/orders", b'{"n": 1}')[0] == 202
+                assert ask(place, "/-/v1/streams/orders", b'{"n": 1}')[0] == 202
             wait_until(
                 lambda: ask(place, "/readyz")[0] == 200,
                 seconds=30,
@@ -148,7 +148,7 @@ def test_a_node_that_is_started_on_a_full_disk_says_so_in_a_sentence(
         try:
             if not is_new:
                 place.start()
-                ask(place, "/streams/orders", b'{"n": 1}')
+                ask(place, "/-/v1/streams/orders", b'{"n": 1}')
                 place.stop()
                 (place.data / "headrace.reserve").unlink(missing_ok=True)
             exhaust(place.data)

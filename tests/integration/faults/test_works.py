@@ -67,7 +67,7 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
 
 def seen(notes: Notes, records: dict[str, list[dict[str, Any]]], parked: object = ()) -> set[str]:
     def read(path: str) -> bytes:
-        if path == "/parked":
+        if path == "/-/v1/parked":
             return json.dumps({"parked": parked}).encode()
         page = [] if "cursor=" in path else records[path.split("/")[2]]
         return json.dumps({"records": page, "cursor": "c"}).encode()

@@ -76,7 +76,7 @@ def hostile_webhooks(site: Site, times: int, seed: int) -> Result:
         slowest = max(slowest, other.slowest)
         findings += found
     wait_until(
-        lambda: not sum(row["lag"] for row in site.get("/lag")["lag"]),
+        lambda: not sum(row["lag"] for row in site.get("/-/v1/lag")["lag"]),
         seconds=30,
         what=lambda: f"the webhook's function has seen all {site.said()}",
     )
@@ -117,7 +117,7 @@ class Bystander(threading.Thread):
     def run(self) -> None:
         while not self._over.wait(0.02):
             began = time.monotonic()
-            self._site.ask("/streams/orders", body=b'{"n": 0}')
+            self._site.ask("/-/v1/streams/orders", body=b'{"n": 0}')
             self.slowest = max(self.slowest, time.monotonic() - began)
         self._site.hang_up()
 

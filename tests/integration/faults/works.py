@@ -249,7 +249,7 @@ class Works:
                 lambda: self._done >= self.messages.keys(),
                 lambda: (
                     f"messages {sorted(self.messages.keys() - self._done)[:5]} are done, the "
-                    f"queue has {self.site.get('/queues/jobs')}"
+                    f"queue has {self.site.get('/-/v1/queues/jobs')}"
                 ),
             )
             self._wait(self._empty, lambda: "nothing is parked or left over")
@@ -301,8 +301,8 @@ class Works:
 
     def _empty(self) -> bool:
         self._redrive_all()
-        parked = self.site.get("/parked")["parked"]
-        told = self.site.get("/streams/changes")
+        parked = self.site.get("/-/v1/parked")["parked"]
+        told = self.site.get("/-/v1/streams/changes")
         return not parked and sum(each["high"] for each in told["extents"]) >= self.rows
 
     # Users -----------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ class Works:
         body = b'{"id": "m%d", "value": {"n": %d}}\n' % (number, number)
         # Noted before it is sent: a worker may have it before the sender is answered.
         self.messages[number] = began, delay
-        self.site.ask(f"/queues/jobs?delay={delay}", body=body, media=EVENTS)
+        self.site.ask(f"/-/v1/queues/jobs?delay={delay}", body=body, media=EVENTS)
 
     def _insert(self, _: Random) -> None:
         with contextlib.closing(sqlite3.connect(self.site.folder / "shop.db", timeout=30)) as shop:
@@ -347,7 +347,7 @@ class Works:
         elif kind < 0.25:
             value["threads"] = True
         line = json.dumps({"id": f"p{number}", "key": key, "value": value}).encode() + b"\n"
-        self.site.ask("/streams/parts", body=line, media=EVENTS)
+        self.site.ask("/-/v1/streams/parts", body=line, media=EVENTS)
         self.made[key].append(number)
 
     def _tell(self, random: Random) -> None:
@@ -365,7 +365,7 @@ class Works:
     def _bring(self, name: str, key: str, number: int, at: float) -> None:
         value = {"n": number, "even": number % 2 == 0}
         line = json.dumps({"id": name, "key": key, "time": at, "value": value}).encode() + b"\n"
-        self.site.ask("/streams/news", body=line, media=EVENTS)
+        self.site.ask("/-/v1/streams/news", body=line, media=EVENTS)
 
     def _order(self, random: Random) -> None:
         """Ask under a key until there is a whole answer; now and then once more, in vain."""
@@ -387,7 +387,9 @@ class Works:
 
     def _redrive_all(self) -> int:
         answers = [
-            self.site.ask(f"/parked/works.{name}/redrive", body=b'{"all": true}', operates=True)
+            self.site.ask(
+                f"/-/v1/parked/works.{name}/redrive", body=b'{"all": true}', operates=True
+            )
             for name in ("make", "numbers")
         ]
         return sum(json.loads(answer)["redriven"] for answer in answers)
@@ -396,7 +398,7 @@ class Works:
         asked = time.monotonic()
         with contextlib.suppress(OSError, http.client.HTTPException):
             status, answer = self.site.once(
-                "POST", "/queues/jobs/receive", b'{"max": 5, "wait": 0.3}'
+                "POST", "/-/v1/queues/jobs/receive", b'{"max": 5, "wait": 0.3}'
             )
             if status != 200:
                 time.sleep(0.05)
@@ -421,7 +423,7 @@ class Works:
         while not tried:
             try:
                 status, answer = self.site.once(
-                    "POST", f"/queues/jobs/{what}", json.dumps(body).encode()
+                    "POST", f"/-/v1/queues/jobs/{what}", json.dumps(body).encode()
                 )
             except (OSError, http.client.HTTPException):
                 # Nobody knows whether it was heard: said once, and not believed.

@@ -60,13 +60,13 @@ class Host(NamedTuple):
 
     def call(self, function: str, value: Any = None) -> Any:
         """What a function answers."""
-        answer = self.ask("POST", f"/functions/{function}", value)
+        answer = self.ask("POST", f"/-/v1/functions/{function}", value)
         assert answer.status == 200, (function, answer)
         return answer.body
 
     def end_of(self, function: str, value: Any = None) -> str:
         """What a function answers; where its run fails, of what."""
-        answer = self.ask("POST", f"/functions/{function}", value)
+        answer = self.ask("POST", f"/-/v1/functions/{function}", value)
         return str(answer.body if answer.status == 200 else answer.body["cause"]["kind"])
 
 
@@ -105,7 +105,7 @@ def _ask(host: Host, level: int, about: dict[str, Any], mark: str) -> dict[tuple
     found |= {("at import", name): answer for name, answer in early.items()}
     for stream, what in (("inner", "a private stream"), ("open", "another app's stream")):
         said = host.end_of(f"{app}.forge_append", stream)
-        held = host.ask("GET", f"/streams/{stream}/records").body["records"]
+        held = host.ask("GET", f"/-/v1/streams/{stream}/records").body["records"]
         landed = any("forged" in str(each["value"]) for each in held if not each.get("headers"))
         found["host", f"forge an event on {what}"] = (
             said if said != REACHED or landed else "dropped"
@@ -124,7 +124,7 @@ def _claim(host: Host, app: str) -> str:
     host.call(f"{app}.claim_line")
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
-        for line in host.ask("GET", "/logs?limit=1000").body["logs"]:
+        for line in host.ask("GET", "/-/v1/logs?limit=1000").body["logs"]:
             if "forged line" in line["text"] and line["function"].startswith(app):
                 claimed = line["key"].startswith("victim") or "\x1b" in line["text"]
                 return REACHED if claimed else "its own name"

@@ -85,17 +85,17 @@ def request(about: About, method: str, path: str, body: object, **headers: str) 
 
 _TOKEN = {"name": "mine", "scopes": ["admin"]}
 for _name, _method, _path, _body in (
-    ("make itself a token", "POST", "/tokens", _TOKEN),
-    ("list tokens", "GET", "/tokens", None),
-    ("ask for a link to the console", "POST", "/console/links", {}),
-    ("pause another app's function", "POST", "/groups/victim.keep/pause", {}),
+    ("make itself a token", "POST", "/-/v1/tokens", _TOKEN),
+    ("list tokens", "GET", "/-/v1/tokens", None),
+    ("ask for a link to the console", "POST", "/-/v1/console/links", {}),
+    ("pause another app's function", "POST", "/-/v1/functions/victim.keep/pause", {}),
     ("look at the console", "GET", "/console", None),
-    ("read another app's state", "GET", "/state/victim/victim.keep", None),
-    ("read the records of another app's stream", "GET", "/streams/open/records", None),
-    ("read the records of a private stream", "GET", "/streams/inner/records", None),
-    ("publish to another app's stream", "POST", "/streams/open", {"forged": True}),
-    ("publish to a private stream", "POST", "/streams/inner", {"forged": True}),
-    ("call another app's function", "POST", "/functions/victim.keep", "forged"),
+    ("read another app's state", "GET", "/-/v1/state/victim/victim.keep", None),
+    ("read the records of another app's stream", "GET", "/-/v1/streams/open/records", None),
+    ("read the records of a private stream", "GET", "/-/v1/streams/inner/records", None),
+    ("publish to another app's stream", "POST", "/-/v1/streams/open", {"forged": True}),
+    ("publish to a private stream", "POST", "/-/v1/streams/inner", {"forged": True}),
+    ("call another app's function", "POST", "/-/v1/functions/victim.keep", "forged"),
 ):
 
     def _ask(about: About, method: str = _method, path: str = _path, body: object = _body) -> bool:
@@ -111,12 +111,12 @@ def _from_child(about: About) -> bool:
 
 @question("door", "make itself a token as a page of the node's own address")
 def _as_page(about: About) -> bool:
-    return request(about, "POST", "/tokens", _TOKEN, origin=about["url"])
+    return request(about, "POST", "/-/v1/tokens", _TOKEN, origin=about["url"])
 
 
 @question("door", "make itself a token with a guessed key")
 def _with_guess(about: About) -> bool:
-    return request(about, "POST", "/tokens", _TOKEN, authorization=f"Bearer {'a' * 43}")
+    return request(about, "POST", "/-/v1/tokens", _TOKEN, authorization=f"Bearer {'a' * 43}")
 
 
 # -- files ------------------------------------------------------------------------------------------

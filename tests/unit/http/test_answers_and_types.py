@@ -160,10 +160,10 @@ def test_a_wrong_answer_is_an_error_that_does_not_leak_and_keeps_nothing(
         assert "cause" not in found.body
         assert "secret" not in str(found.body)
         assert "asked" not in world.state(order)
-        (run,) = world.ask("GET", "/runs").body["runs"]
+        (run,) = world.ask("GET", "/-/v1/invocations").body["invocations"]
         assert run["outcome"] == "failed"
         assert "WrongAnswer" in run["cause"]
-        (line,) = world.ask("GET", "/logs").body["logs"]
+        (line,) = world.ask("GET", "/-/v1/logs").body["logs"]
         assert line["level"] == "error"
         assert said in line["text"]
 
@@ -216,9 +216,9 @@ def test_a_live_answer_breaks_off_before_a_part_of_another_type(does: str, said:
 
 def _assert_logged(world: World, said: str) -> None:
     assert "progressed" not in world.state(progress)
-    (run,) = world.ask("GET", "/runs").body["runs"]
+    (run,) = world.ask("GET", "/-/v1/invocations").body["invocations"]
     assert (run["outcome"], "WrongAnswer" in run["cause"]) == ("failed", True)
-    (line,) = world.ask("GET", "/logs").body["logs"]
+    (line,) = world.ask("GET", "/-/v1/logs").body["logs"]
     assert re.search(said, line["text"])
 
 

@@ -51,6 +51,24 @@ def test_a_path_that_was_nobodys_is_found_once_an_app_declares_it() -> None:
     assert table.find("GET", "/coffees", None) is None
 
 
+def test_the_root_belongs_to_the_authors_and_the_platforms_words_do_not() -> None:
+    routes = (Http("GET", "/"), Http("GET", "/streams"), Http("GET", "/{slug}"))
+    table = table_of({"shop": app_with("shop", *routes, Http("GET", "/{rest:path}"))})
+    for path, pattern in (
+        ("/", "/"),
+        ("/streams", "/streams"),
+        ("/functions", "/{slug}"),
+        ("/a%2Fb", "/{slug}"),
+        ("/runs/7", "/{rest:path}"),
+    ):
+        found = table.find("GET", path, None)
+        assert found is not None
+        assert found.target.name == pattern
+    for path in ("/healthz", "/%68ealthz", "/console/streams", "/-/v1/streams", "/%2D/v1/x", "/-"):
+        assert table.find("GET", path, None) is None
+        assert not table.is_authored(path)
+
+
 def test_what_stands_in_the_braces_is_each_requests_own() -> None:
     table = table_of({"shop": app_with("shop", Http("GET", "/teas/{kind}"))})
     for kind in ("green", "black", "green"):

@@ -76,7 +76,7 @@ def test_a_call_that_needs_only_its_function_is_fast() -> None:
     with World(app_of(Http(("GET", "POST"), "/tea"))) as world:
         assert planned(world).is_fast
         assert planned(world, method="GET").is_fast
-        assert planned(world, "/functions/shop.tea").is_fast
+        assert planned(world, "/-/v1/functions/shop.tea").is_fast
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_a_call_that_needs_only_its_function_is_fast() -> None:
         ("POST", "/tea", {"idempotency-key": "k"}),
         ("POST", "/tea", {"content-encoding": "gzip"}),
         ("POST", "/tea", {"origin": "https://other.test"}),
-        ("POST", "/functions/shop.tea", {"idempotency-key": "k"}),
-        ("POST", "/functions/shop.tea", {"content-encoding": "gzip"}),
-        ("POST", "/functions/shop.tea", {"origin": "http://localhost"}),
-        ("POST", "/functions/shop.tea", {"x-forwarded-for": "1.2.3.4"}),
-        ("POST", "/functions/shop.tea?timeout=soon", {}),
-        ("POST", "/functions/shop.coffee", {}),
-        ("GET", "/functions", {}),
+        ("POST", "/-/v1/functions/shop.tea", {"idempotency-key": "k"}),
+        ("POST", "/-/v1/functions/shop.tea", {"content-encoding": "gzip"}),
+        ("POST", "/-/v1/functions/shop.tea", {"origin": "http://localhost"}),
+        ("POST", "/-/v1/functions/shop.tea", {"x-forwarded-for": "1.2.3.4"}),
+        ("POST", "/-/v1/functions/shop.tea?timeout=soon", {}),
+        ("POST", "/-/v1/functions/shop.coffee", {}),
+        ("GET", "/-/v1/functions", {}),
         ("POST", "/nothing", {}),
     ],
 )
@@ -105,8 +105,8 @@ def test_what_waits_or_is_refused_is_not(method: str, path: str, headers: dict[s
 
 def test_a_caller_that_must_prove_itself_is_not() -> None:
     with World(app_of(Http("POST", "/tea"))) as world:
-        assert planned(world, "/functions/shop.tea").is_fast
-        assert not planned(world, "/functions/shop.tea", peer=Peer("10.0.0.1")).is_fast
+        assert planned(world, "/-/v1/functions/shop.tea").is_fast
+        assert not planned(world, "/-/v1/functions/shop.tea", peer=Peer("10.0.0.1")).is_fast
         assert planned(world, peer=Peer("10.0.0.1")).is_fast
 
 

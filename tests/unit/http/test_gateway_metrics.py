@@ -34,12 +34,12 @@ def lines_of(metrics: Metrics, name: str) -> list[str]:
 def test_answers_are_counted_by_route_method_and_status() -> None:
     metrics = Metrics()
     for status in (200, 200, 404):
-        metrics.answered("/streams/{stream}", "POST", status, 0.001)
+        metrics.answered("/-/v1/streams/{stream}", "POST", status, 0.001)
     metrics.answered("-", "GET", 404, 0.001)
     assert lines_of(metrics, "headrace_http_requests_total") == [
         'headrace_http_requests_total{method="GET",route="-",status="404"} 1.0',
-        'headrace_http_requests_total{method="POST",route="/streams/{stream}",status="200"} 2.0',
-        'headrace_http_requests_total{method="POST",route="/streams/{stream}",status="404"} 1.0',
+        'headrace_http_requests_total{method="POST",route="/-/v1/streams/{stream}",status="200"} 2.0',
+        'headrace_http_requests_total{method="POST",route="/-/v1/streams/{stream}",status="404"} 1.0',
     ]
 
 

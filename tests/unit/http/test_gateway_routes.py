@@ -13,23 +13,23 @@ from headrace.model.errors import Invalid, Unknown
     ("method", "path", "names", "pattern"),
     [
         ("GET", "/", (), "/"),
-        ("POST", "/streams/orders", ("orders",), "/streams/{stream}"),
-        ("GET", "/streams/orders/", ("orders",), "/streams/{stream}"),
+        ("POST", "/-/v1/streams/orders", ("orders",), "/-/v1/streams/{stream}"),
+        ("GET", "/-/v1/streams/orders/", ("orders",), "/-/v1/streams/{stream}"),
         ("HEAD", "/healthz", (), "/healthz"),
-        ("GET", "/state/shop/totals", ("shop", "totals"), "/state/{app}/{store}"),
+        ("GET", "/-/v1/state/shop/totals", ("shop", "totals"), "/-/v1/state/{app}/{store}"),
         (
             "GET",
-            "/state/shop/totals/a%2Fb",
+            "/-/v1/state/shop/totals/a%2Fb",
             ("shop", "totals", "a/b"),
-            "/state/{app}/{store}/{key}",
+            "/-/v1/state/{app}/{store}/{key}",
         ),
-        ("GET", "/state/shop/%C3%A4", ("shop", "ä"), "/state/{app}/{store}"),
-        ("POST", "/dead/shop.f/redrive", ("shop.f",), "/dead/{function}/redrive"),
+        ("GET", "/-/v1/state/shop/%C3%A4", ("shop", "ä"), "/-/v1/state/{app}/{store}"),
+        ("POST", "/-/v1/dead/shop.f/redrive", ("shop.f",), "/-/v1/dead/{function}/redrive"),
         (
             "GET",
-            "/dead/shop.f/orders/0/7",
+            "/-/v1/dead/shop.f/orders/0/7",
             ("shop.f", "orders", "0", "7"),
-            "/dead/{function}/{stream}/{partition}/{offset}",
+            "/-/v1/dead/{function}/{stream}/{partition}/{offset}",
         ),
     ],
 )
@@ -40,7 +40,9 @@ def test_a_path_finds_its_handler_and_names(
     assert (found, text) == (names, pattern)
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "", "/streams/a/b/c/d/e/f", "/streams//records/x"])
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "", "/-/v1/streams/a/b/c/d/e/f", "/-/v1/streams//records/x"]
+)
 def test_a_path_nobody_answers_is_unknown(path: str) -> None:
     with pytest.raises(Unknown, match="GET / lists"):
         route_table().find("GET", path)
@@ -48,10 +50,10 @@ def test_a_path_nobody_answers_is_unknown(path: str) -> None:
 
 def test_a_known_path_with_another_method_says_which_are_allowed() -> None:
     with pytest.raises(NotAllowed) as error:
-        route_table().find("DELETE", "/streams/orders")
+        route_table().find("DELETE", "/-/v1/streams/orders")
     assert error.value.allowed == "GET, HEAD, POST"
 
 
 def test_a_segment_that_is_no_text_is_refused() -> None:
     with pytest.raises(Invalid, match="is not UTF-8"):
-        route_table().find("GET", "/state/shop/%ff")
+        route_table().find("GET", "/-/v1/state/shop/%ff")

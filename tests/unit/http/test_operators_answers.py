@@ -35,7 +35,7 @@ def show(event: Event[Any]) -> str:
     return "here"
 
 
-LETTER = "/dead/shop.sell"
+LETTER = "/-/v1/dead/shop.sell"
 AT = "orders/0/0"
 
 
@@ -56,7 +56,7 @@ def test_an_edited_letter_says_what_it_was_and_who_changed_it(world: World) -> N
     (edit,) = letter["edits"]
     assert edit["by"] == "operator"
     assert edit["was"] == hashlib.sha256(b'{"item":"tea"}').hexdigest()
-    page = world.ask("GET", f"/console{LETTER}/{AT}").body.decode()
+    page = world.ask("GET", f"/console/dead/shop.sell/{AT}").body.decode()
     assert "by operator" in page
     # What was there first stays, however often it is changed.
     for price in range(20):
@@ -118,7 +118,7 @@ def test_a_value_that_cannot_be_changes_nothing(
 
 
 def test_a_schedule_is_shown_in_its_own_zone(world: World) -> None:
-    (row,) = world.ask("GET", "/schedules").body["schedules"]
+    (row,) = world.ask("GET", "/-/v1/schedules").body["schedules"]
     assert row["tz"] == "Asia/Tokyo"
     assert "T07:00:00+09:00" in row["next_local"]
     assert row["next"].endswith("T22:00:00Z")
@@ -128,7 +128,7 @@ def test_a_schedule_is_shown_in_its_own_zone(world: World) -> None:
 
 def test_runs_and_lines_show_their_time_and_calls_link_to_no_stream(world: World) -> None:
     world.ask("GET", "/shop/7")
-    (call, *others) = world.ask("GET", "/runs").body["runs"]
+    (call, *others) = world.ask("GET", "/-/v1/invocations").body["invocations"]
     assert call["first"] == ""
     assert {each["first"] for each in others} == {"orders/0/0", "orders/0/1"}
     page = world.ask("GET", "/console/runs").body.decode()
@@ -146,7 +146,7 @@ def test_a_browser_is_led_to_the_console_and_a_program_is_not(world: World) -> N
     assert world.ask("GET", "/").body["name"] == "headrace"
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/streams/none/records", "/console/nothing"])
+@pytest.mark.parametrize("path", ["/nothing", "/-/v1/streams/none/records", "/console/nothing"])
 def test_what_is_not_there_is_a_page_for_a_browser_and_a_problem_for_a_program(
     path: str, world: World
 ) -> None:

@@ -49,11 +49,11 @@ READERS = {
 }
 """Whether a token with these scopes may see what is private to `shop`."""
 PAGES = (
-    "/lag",
-    "/lag?function=shop.refuse",
-    "/sources",
-    "/map",
-    "/functions/shop.refuse",
+    "/-/v1/lag",
+    "/-/v1/lag?function=shop.refuse",
+    "/-/v1/sources",
+    "/-/v1/map",
+    "/-/v1/functions/shop.refuse",
     "/console",
     "/console/functions/shop.watch",
     "/console/functions/shop.refuse",
@@ -75,7 +75,7 @@ def world() -> Iterator[World]:
 
 def token_for(world: World, scopes: str) -> str:
     wish = {"name": "reader", "scopes": scopes.split(", ")}
-    text: str = world.ask("POST", "/tokens", wish).body["token"]
+    text: str = world.ask("POST", "/-/v1/tokens", wish).body["token"]
     return f"Bearer {text}"
 
 
@@ -95,7 +95,7 @@ def test_errors_of_private_functions_are_for_readers_of_their_app(
 
 
 def test_why_a_public_function_halts_is_for_everybody_who_reads(world: World) -> None:
-    answer = world.ask("GET", "/lag", authorization=token_for(world, "read"))
+    answer = world.ask("GET", "/-/v1/lag", authorization=token_for(world, "read"))
     states = {row["function"]: row["state"] for row in answer.body["lag"]}
     assert states["other.count"] == "halted: anybody may know"
     assert states["shop.refuse"] == "halted"
@@ -124,7 +124,7 @@ def test_readyz_names_what_fails_to_everybody_and_says_why_to_readers_of_every_a
         assert readyz(world, authorization=nothing).body["checks"] == named
 
 
-@pytest.mark.parametrize("path", ["/functions/shop.watch", "/console/functions/shop.watch"])
+@pytest.mark.parametrize("path", ["/-/v1/functions/shop.watch", "/console/functions/shop.watch"])
 def test_why_no_instance_starts_is_for_readers_of_its_app(world: World, path: str) -> None:
     why = "OSError: the key 0815 is refused"
 
@@ -146,11 +146,11 @@ def test_why_no_instance_starts_is_for_readers_of_its_app(world: World, path: st
 def test_messages_of_a_private_queue_are_received_by_readers_of_its_app(world: World) -> None:
     def received(*scopes: str) -> int:
         shown = token_for(world, ", ".join(scopes))
-        answer = world.ask("POST", "/queues/jobs/receive", {}, authorization=shown)
+        answer = world.ask("POST", "/-/v1/queues/jobs/receive", {}, authorization=shown)
         return int(answer.status)
 
     assert received("queue:jobs") == 403
     assert received("queue:jobs", "read:other") == 403
     assert received("queue:jobs", "read:shop") == 200
     assert received("admin") == 200
-    assert world.ask("POST", "/queues/jobs/receive", {}, authorization="").status == 401
+    assert world.ask("POST", "/-/v1/queues/jobs/receive", {}, authorization="").status == 401

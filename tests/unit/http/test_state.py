@@ -43,7 +43,7 @@ def world() -> Iterator[World]:
 
 
 def stores(world: World) -> dict[str, Any]:
-    found = world.ask("GET", "/state/shop").body["stores"]
+    found = world.ask("GET", "/-/v1/state/shop").body["stores"]
     return {row.pop("store"): row for row in found}
 
 
@@ -62,35 +62,35 @@ def test_a_store_that_nobody_declares_any_more_keeps_its_rows(world: World) -> N
         world.crash()
         world.run_until_idle()
         assert stores(world)["totals"]["is_used"] is False
-        assert world.ask("GET", "/state/shop/totals/ada").body["value"] == 3
+        assert world.ask("GET", "/-/v1/state/shop/totals/ada").body["value"] == 3
     finally:
         app.stores["totals"] = totals
 
 
 def test_keys_are_listed_in_pages_by_prefix(world: World) -> None:
-    first = world.ask("GET", "/state/shop/totals?limit=2").body
+    first = world.ask("GET", "/-/v1/state/shop/totals?limit=2").body
     assert [(row["key"], row["value"]) for row in first["state"]] == [("a/b ü", 3), ("ada", 3)]
-    rest = world.ask("GET", f"/state/shop/totals?limit=2&after={first['after']}").body
+    rest = world.ask("GET", f"/-/v1/state/shop/totals?limit=2&after={first['after']}").body
     assert ([row["key"] for row in rest["state"]], rest["after"]) == (["bob"], "")
-    found = world.ask("GET", "/state/shop/shop.add?prefix=last/b").body["state"]
+    found = world.ask("GET", "/-/v1/state/shop/shop.add?prefix=last/b").body["state"]
     assert [(row["key"], "expires" in row) for row in found] == [("last/bob", True)]
-    assert world.ask("GET", "/state/shop/shop.idle").body["state"] == []
+    assert world.ask("GET", "/-/v1/state/shop/shop.idle").body["state"] == []
 
 
 def test_a_key_is_shown(world: World) -> None:
-    assert world.ask("GET", "/state/shop/totals/a%2Fb%20%C3%BC").body["value"] == 3
-    assert world.ask("GET", "/state/shop/shop.add/last%2Fada").body["value"] == 2
+    assert world.ask("GET", "/-/v1/state/shop/totals/a%2Fb%20%C3%BC").body["value"] == 3
+    assert world.ask("GET", "/-/v1/state/shop/shop.add/last%2Fada").body["value"] == 2
 
 
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("/state/shops", "did you mean `shop`"),
-        ("/state/shop/total", "did you mean `totals`"),
-        ("/state/shop/total/ada", "did you mean `totals`"),
-        ("/state/shop/shop.adds", "did you mean `shop.add`"),
-        ("/state/shop/totals/eve", "`headrace state list shop totals` shows its keys"),
-        ("/state/shop/%2Fwindows", "has no store `/windows`"),
+        ("/-/v1/state/shops", "did you mean `shop`"),
+        ("/-/v1/state/shop/total", "did you mean `totals`"),
+        ("/-/v1/state/shop/total/ada", "did you mean `totals`"),
+        ("/-/v1/state/shop/shop.adds", "did you mean `shop.add`"),
+        ("/-/v1/state/shop/totals/eve", "`headrace state list shop totals` shows its keys"),
+        ("/-/v1/state/shop/%2Fwindows", "has no store `/windows`"),
     ],
 )
 def test_what_is_not_there_is_named(world: World, path: str, says: str) -> None:

@@ -48,7 +48,7 @@ def test_of_a_stream(declared: Any, batch: bool) -> None:
     heard(source, Batch[Ten] if batch else Event[Ten], app, seen, batch=batch)
     with World(app) as world:
         world.publish("s", 12)
-        world.ask("POST", "/streams/s", b"7")
+        world.ask("POST", "/-/v1/streams/s", b"7")
         world.run_until_idle()
         assert world.values("seen") == [12]
         assert len(world.dead_letters()) == 1
@@ -63,7 +63,7 @@ def test_of_texts_and_of_what_is_within(of: Any, good: Any, bad: Any) -> None:
     with World(app) as world:
         for value in (good, bad):
             raw = value.encode() if of is Short else json.dumps(value).encode()
-            world.ask("POST", "/streams/s", raw)
+            world.ask("POST", "/-/v1/streams/s", raw)
         world.run_until_idle()
         assert world.values("seen") == [good]
         assert len(world.dead_letters()) == 1
@@ -75,7 +75,7 @@ def test_of_a_queue() -> None:
     heard(jobs, Event[Ten], app, seen)
     with World(app) as world:
         for number in (12, 7):
-            world.ask("POST", "/queues/jobs", b"%d" % number)
+            world.ask("POST", "/-/v1/queues/jobs", b"%d" % number)
         world.advance("5s")
         assert world.values("seen") == [12]
 
@@ -100,7 +100,7 @@ def test_of_a_window() -> None:
 
     with World(app) as world:
         for number in (12, 7, 10):
-            world.ask("POST", "/streams/s", b"%d" % number)
+            world.ask("POST", "/-/v1/streams/s", b"%d" % number)
         world.run_until_idle()
         world.advance("20s")
         world.publish("s", 100)

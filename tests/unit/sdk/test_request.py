@@ -104,7 +104,7 @@ def test_a_proxy_that_cannot_work_is_refused_when_it_is_written() -> None:
         {"path": "/a", "upstream": "http://old.example"},
         {"path": "/b/", "upstream": "http://old.example"},
         {"path": "/b/{x:path}", "upstream": "http://old.example"},
-        {"path": "/streams", "upstream": "http://old.example"},
+        {"path": "/-/v1/streams", "upstream": "http://old.example"},
         {"path": "/b", "upstream": "old.example"},
         {"path": "/b", "upstream": "http://old.example", "before": waits},
         {"path": "/b", "upstream": "http://old.example", "after": lambda: None},

@@ -48,7 +48,7 @@ def test_a_world_hands_out_what_is_declared_and_blots_it_out_of_dead_letters() -
         messages = [letter.cause.message for letter in world.dead_letters()]
         assert messages == ["refused: [secret STRIPE]", "because of [secret STRIPE]"]
         assert KEY not in repr(world.dead_letters())
-        refused = world.ask("POST", "/functions/shop.peek", {})
+        refused = world.ask("POST", "/-/v1/functions/shop.peek", {})
         assert "does not declare the secret `STRIPE`" in refused.body["detail"]
 
 

@@ -36,9 +36,9 @@ def add_routes(routes: Routes) -> None:
     routes.add("GET", "/functions", list_functions)
     routes.add("GET", "/functions/{function}", show_function)
     routes.add("GET", "/map", show_map)
-    routes.add("POST", "/groups/{function}/reset", reset)
-    routes.add("POST", "/groups/{function}/pause", pause)
-    routes.add("POST", "/groups/{function}/resume", resume)
+    routes.add("POST", "/functions/{function}/reset", reset)
+    routes.add("POST", "/functions/{function}/pause", pause)
+    routes.add("POST", "/functions/{function}/resume", resume)
 
 
 class CheckFunction(HeadStep):

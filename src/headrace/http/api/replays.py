@@ -30,10 +30,10 @@ class ReplayRequest(
 
 def add_routes(routes: Routes) -> None:
     """Put this file's handlers into the table."""
-    routes.add("GET", "/replays", list_replays)
-    routes.add("POST", "/replays", start)
-    routes.add("GET", "/replays/{name}", show)
-    routes.add("POST", "/replays/{name}/cancel", cancel)
+    routes.add("GET", "/bus/replays", list_replays)
+    routes.add("POST", "/bus/replays", start)
+    routes.add("GET", "/bus/replays/{name}", show)
+    routes.add("POST", "/bus/replays/{name}/cancel", cancel)
 
 
 async def list_replays(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:

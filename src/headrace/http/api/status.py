@@ -15,23 +15,48 @@ from headrace.http.pipeline.read_access import read_access_of
 from headrace.http.request import IncomingRequest, wants_page
 from headrace.http.response import (
     Response,
+    json_document,
     json_list,
     json_response,
     view,
 )
 from headrace.model.replication_slot import SLOT_WARNING_BYTES
+from headrace.model.route import API_PREFIX
+from headrace.topology.openapi import document_of
 
 MAX_PAGE = 1_000
+LISTS = (
+    "streams",
+    "functions",
+    "map",
+    "lag",
+    "sources",
+    "schedules",
+    "queues",
+    "dead",
+    "parked",
+    "bus/replays",
+    "invocations",
+    "logs",
+    "state/{app}",
+    "instances",
+)
+"""What `GET /` leads to, below the prefix of the platform's paths."""
 
 
 def add_routes(routes: Routes) -> None:
     """Put this file's handlers into the table."""
-    routes.add("GET", "/", index)
     routes.add("GET", "/lag", lag)
     routes.add("GET", "/sources", sources)
-    routes.add("GET", "/runs", runs)
+    routes.add("GET", "/invocations", invocations)
     routes.add("GET", "/logs", logs)
     routes.add("GET", "/instances", instances)
+
+
+def add_root_routes(routes: Routes) -> None:
+    """Put those into the table that stand at the root, where monitors and browsers look for them."""
+    routes.add("GET", "/", index)
+    routes.add("GET", "/openapi.json", openapi)
     routes.add("GET", "/healthz", alive)
     routes.add("GET", "/readyz", ready)
     routes.add("GET", "/metrics", metrics)
@@ -47,24 +72,11 @@ async def index(context: ApiContext, request: IncomingRequest, _: tuple[str, ...
             "apps": [name for name in sorted(context.services.supervisor.apps) if name[0] != "_"],
             "links": [
                 "/console",
-                "/streams",
-                "/functions",
-                "/map",
-                "/lag",
-                "/sources",
-                "/schedules",
-                "/queues",
-                "/dead",
-                "/parked",
-                "/replays",
-                "/runs",
-                "/logs",
-                "/state/{app}",
-                "/instances",
                 "/openapi.json",
                 "/healthz",
                 "/readyz",
                 "/metrics",
+                *(f"{API_PREFIX}/{name}" for name in LISTS),
             ],
         }
     )
@@ -99,8 +111,10 @@ def source_view(row: SourceRow, warning_bytes: int = SLOT_WARNING_BYTES) -> dict
     return shown
 
 
-async def runs(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
-    """The newest runs, newest first."""
+async def invocations(
+    context: ApiContext, request: IncomingRequest, _: tuple[str, ...]
+) -> Response:
+    """The latest invocations, newest first."""
     limit = request.number("limit", 100, low=1, high=MAX_PAGE)
     name = request.query.get("function")
     access = await read_access_of(context, request)
@@ -108,7 +122,7 @@ async def runs(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]
     if name is not None and not found:
         # What has run may be deployed no more; what has not must be.
         context.services.supervisor.known(name)
-    return await json_list("runs", map(view, found), Slices(context.services.clock))
+    return await json_list("invocations", map(view, found), Slices(context.services.clock))
 
 
 async def logs(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
@@ -158,3 +172,10 @@ async def metrics(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) 
     )
     body = await context.metrics.render(seen, Slices(services.clock))
     return Response(200, body, MEDIA)
+
+
+async def openapi(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
+    """The authors' routes as an OpenAPI 3.1 document."""
+    apps = [app for _, app in sorted(context.services.supervisor.apps.items())]
+    slices = Slices(context.services.clock)
+    return await json_document(await slices.through(document_of(apps)), "paths", slices)

@@ -8,12 +8,11 @@ from headrace.environment.time_slices import Slices
 from headrace.http.context import ApiContext
 from headrace.http.pipeline.api_routes import Routes
 from headrace.http.request import IncomingRequest
-from headrace.http.response import Response, json_document, json_list, json_response, rfc3339
+from headrace.http.response import Response, json_list, json_response, rfc3339
 from headrace.model.durations import MaybeSeconds, default, keep_seconds
 from headrace.model.errors import Unknown
 from headrace.model.policy import MAX_LIFETIME_S
 from headrace.security.tokens import Token
-from headrace.topology.openapi import document_of
 
 _WORDS = {"committed": "committed", "dead": "dead"}
 
@@ -35,8 +34,7 @@ def add_routes(routes: Routes) -> None:
     routes.add("POST", "/tokens", create)
     routes.add("GET", "/tokens", list_tokens)
     routes.add("DELETE", "/tokens/{token}", revoke)
-    routes.add("GET", "/runs/{run}", status)
-    routes.add("GET", "/openapi.json", openapi)
+    routes.add("GET", "/requests/{request}", status)
 
 
 async def create(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
@@ -95,10 +93,3 @@ async def status(context: ApiContext, __: IncomingRequest, names: tuple[str, ...
             "accepted": rfc3339(found.appended),
         }
     )
-
-
-async def openapi(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
-    """The authors' routes as an OpenAPI 3.1 document."""
-    apps = [app for _, app in sorted(context.services.supervisor.apps.items())]
-    slices = Slices(context.services.clock)
-    return await json_document(await slices.through(document_of(apps)), "paths", slices)

@@ -26,7 +26,7 @@ class FlushRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 def add_routes(routes: Routes) -> None:
     """Put this file's handler into the table."""
-    routes.add("POST", "/groups/{function}/flush", flush)
+    routes.add("POST", "/functions/{function}/flush", flush)
 
 
 async def flush(context: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:

@@ -47,7 +47,12 @@ Page = Callable[[ApiContext, IncomingRequest, tuple[str, ...]], Awaitable[Sheet]
 
 
 def add_routes(routes: Routes) -> None:
-    """Put this file's handlers into the table."""
+    """Put into the table what belongs among the platform's paths: an operator asks it for a link."""
+    routes.add("POST", "/console/links", make_link)
+
+
+def add_root_routes(routes: Routes) -> None:
+    """Put the pages into the table."""
     for pattern, page in (
         ("/console", show_overview),
         ("/console/streams", list_streams),
@@ -62,7 +67,6 @@ def add_routes(routes: Routes) -> None:
     ):
         routes.add("GET", pattern, _shown(page))
     routes.add("GET", "/console/enter/{code}", enter)
-    routes.add("POST", "/console/links", make_link)
 
 
 async def make_link(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:

@@ -18,7 +18,7 @@ from headrace.http.problem_details import NotAllowed
 from headrace.http.router import unquoted
 from headrace.model.errors import Invalid
 from headrace.model.function import AppSpec, FunctionSpec
-from headrace.model.route import Segment, fits, rank, segments_of, value_of
+from headrace.model.route import RESERVED, Segment, fits, rank, segments_of, value_of
 from headrace.model.triggers.base import listener
 from headrace.model.triggers.http import Bearer, Cors, Http, PerClient, Proxy, Webhook
 from headrace.patterns.schema_validation import Checker
@@ -27,6 +27,8 @@ MAX_FOUND = 1_024
 MAX_PATH = 256
 _UNKNOWN: Any = object()
 DOTS = frozenset({".", ".."})
+ANY = "{}"
+"""In place of the first part of paths that begin with a name in braces; no literal part is like it."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class RouteTable:
 
     def _look(self, method: str, raw_path: str, asked: str | None) -> Found | None:
         parts = raw_path.split("/")[1:]
-        if not parts or (among := self._targets.get(unquote(parts[0]))) is None:
+        if not parts or not (among := self._among(parts[0])):
             return None
         wanted = asked if method == "OPTIONS" and asked else "GET" if method == "HEAD" else method
         fitting = [
@@ -191,16 +193,25 @@ class RouteTable:
 
     def _at(self, raw_path: str) -> Iterator[Target]:
         parts = raw_path.split("/")[1:]
-        for target, _ in self._targets.get(unquote(parts[0]), ()) if parts else ():
+        for target, _ in self._among(parts[0]) if parts else ():
             if fits(target.segments, parts) is not None:
                 yield target
+
+    def _among(self, quoted: str) -> list[tuple[Target, RoutePipeline]]:
+        """Every target that a path with this first part may fit, in the order in which they are tried."""
+        first = unquote(quoted)
+        if first in RESERVED:
+            # A route such as `/{name}` must not answer for the platform, however the word is quoted.
+            return []
+        return [*self._targets.get(first, ()), *self._targets.get(ANY, ())]
 
     def _compiled(self, targets: list[Target]) -> dict[str, list[tuple[Target, RoutePipeline]]]:
         """Each target with its pipeline, in the order in which they are tried, by the path's first part."""
         found: dict[str, list[tuple[Target, RoutePipeline]]] = {}
         for target in sorted(targets, key=lambda target: rank(target.segments)):
             compiled = (target, self._compile_route(target))
-            found.setdefault(target.segments[0].text, []).append(compiled)
+            first = target.segments[0]
+            found.setdefault(ANY if first.name else unquote(first.text), []).append(compiled)
         return found
 
     def of_stream(self, stream: str) -> Target | None:

@@ -16,6 +16,7 @@ from headrace.http.streaming_response import AnswerState, StreamedAnswer
 from headrace.model.errors import HeadraceError
 from headrace.model.event import Event
 from headrace.model.record import Position
+from headrace.model.route import API_PREFIX
 from headrace.model.triggers.http import Http, Legacy, Proxy, Webhook
 from headrace.runtime.base import Waiter
 from headrace.storage.kv.keys import pack
@@ -160,7 +161,7 @@ class KeepRequest(RouteEnd):
 async def run_address(context: ApiContext, position: Position) -> str:
     """Where to ask what became of a kept request."""
     text = f"{position.stream}-{position.partition}-{position.offset}"
-    return f"/runs/{text}-{await context.services.address_signer.mark(text)}"
+    return f"{API_PREFIX}/requests/{text}-{await context.services.address_signer.mark(text)}"
 
 
 class PassShare(RouteStep):

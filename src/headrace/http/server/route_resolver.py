@@ -33,6 +33,7 @@ from headrace.http.pipeline.step import RoutedRequest
 from headrace.http.request import IncomingRequest
 from headrace.http.router import Router, unquoted
 from headrace.model.function import AppSpec
+from headrace.model.route import API_PREFIX
 from headrace.security.access import scope_of
 
 MAX_PATHS = 1_024
@@ -56,7 +57,9 @@ def route_table() -> Routes:
     """Every path of the platform's own."""
     routes: Routes = Router()
     for resource in _RESOURCES:
-        resource.add_routes(routes)
+        resource.add_routes(routes.under(API_PREFIX))
+    status.add_root_routes(routes)
+    console.add_root_routes(routes)
     return routes
 
 
