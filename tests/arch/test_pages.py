@@ -22,8 +22,8 @@ from headrace import bus, errors, sources, webhooks, windows
 from headrace.admin.lag import LagRow
 from headrace.admin.stores import StoreRow
 from headrace.cli.main import COMMANDS
-from headrace.http.server.route_resolver import route_table
 from headrace.http.response import dead_view
+from headrace.http.server.route_resolver import route_table
 from headrace.model import policy
 from headrace.model.effects import DeadEvent, Edit
 from headrace.model.event import Event

@@ -18,19 +18,11 @@ H = TypeVar("H")
 class Router(Generic[H]):
     """A table of patterns. Filled once, then only read."""
 
-    def __init__(self, prefix: str = "") -> None:
-        self._prefix = prefix
+    def __init__(self) -> None:
         self._patterns: dict[int, list[tuple[tuple[str | None, ...], str, dict[str, H]]]] = {}
-
-    def under(self, prefix: str) -> Router[H]:
-        """The same table, to which patterns are added behind `prefix`."""
-        found: Router[H] = Router(self._prefix + prefix)
-        found._patterns = self._patterns
-        return found
 
     def add(self, method: str, pattern: str, handler: H) -> None:
         """Let `handler` answer; literal segments win over braces by being added first."""
-        pattern = self._prefix + pattern
         parts = tuple(None if part.startswith("{") else part for part in pattern.split("/")[1:])
         rows = self._patterns.setdefault(len(parts), [])
         for known, _, methods in rows:
@@ -39,14 +31,18 @@ class Router(Generic[H]):
                 return
         rows.append((parts, pattern, {method: handler}))
 
-    def patterns(self) -> list[tuple[str, str]]:
-        """Every method and pattern of the table."""
+    def rows(self) -> list[tuple[str, str, H]]:
+        """Every method, pattern and handler of the table."""
         return [
-            (method, text)
+            (method, text, handler)
             for rows in self._patterns.values()
             for _, text, methods in rows
-            for method in methods
+            for method, handler in methods.items()
         ]
+
+    def patterns(self) -> list[tuple[str, str]]:
+        """Every method and pattern of the table."""
+        return [(method, text) for method, text, _ in self.rows()]
 
     def find(self, method: str, raw_path: str) -> tuple[H, tuple[str, ...], str]:
         """The handler, the texts that stand in the braces, and the pattern.

@@ -45,14 +45,14 @@ class ChosenKey(msgspec.Struct, forbid_unknown_fields=True):
 
 def add_routes(routes: Routes) -> None:
     """Put this file's handlers into the table."""
-    routes.add("GET", "/dead", list_dead)
+    routes.add("GET", "/dead", list_dead, query=("function", "limit", "after"))
     routes.add("GET", "/dead/{function}/{stream}/{partition}/{offset}", show_dead)
-    routes.add("POST", "/dead/{function}/redrive", redrive_dead)
-    routes.add("POST", "/dead/{function}/edit", edit_dead)
-    routes.add("POST", "/dead/{function}/discard", discard_dead)
-    routes.add("GET", "/parked", list_parked)
-    routes.add("POST", "/parked/{function}/redrive", redrive_parked)
-    routes.add("POST", "/parked/{function}/discard", discard_parked)
+    routes.add("POST", "/dead/{function}/redrive", redrive_dead, body=Chosen)
+    routes.add("POST", "/dead/{function}/edit", edit_dead, body=Edited)
+    routes.add("POST", "/dead/{function}/discard", discard_dead, body=Chosen)
+    routes.add("GET", "/parked", list_parked, query=("function",))
+    routes.add("POST", "/parked/{function}/redrive", redrive_parked, body=ChosenKey)
+    routes.add("POST", "/parked/{function}/discard", discard_parked, body=ChosenKey)
     routes.add("GET", "/explain/{stream}/{partition}/{offset}", explain)
 
 

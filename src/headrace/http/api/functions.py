@@ -36,7 +36,7 @@ def add_routes(routes: Routes) -> None:
     routes.add("GET", "/functions", list_functions)
     routes.add("GET", "/functions/{function}", show_function)
     routes.add("GET", "/map", show_map)
-    routes.add("POST", "/functions/{function}/reset", reset)
+    routes.add("POST", "/functions/{function}/reset", reset, body=ResetRequest)
     routes.add("POST", "/functions/{function}/pause", pause)
     routes.add("POST", "/functions/{function}/resume", resume)
 

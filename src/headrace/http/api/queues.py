@@ -18,7 +18,7 @@ from headrace.delivery.queues.external_consumers import LeasedMessage
 from headrace.environment.time_slices import Slices
 from headrace.http.context import ApiContext
 from headrace.http.pipeline.api_routes import Routes
-from headrace.http.pipeline.event_bodies import read_events
+from headrace.http.pipeline.event_bodies import PUBLISHING, read_events
 from headrace.http.pipeline.read_access import Owners, authorize_reader
 from headrace.http.request import IncomingRequest
 from headrace.http.response import (
@@ -93,15 +93,15 @@ def add_routes(routes: Routes) -> None:
     """Put this file's handlers into the table."""
     routes.add("GET", "/queues", list_queues)
     routes.add("GET", "/queues/{queue}", show)
-    routes.add("GET", "/queues/{queue}/messages", peek)
-    routes.add("POST", "/queues/{queue}", send)
-    routes.add("POST", "/queues/{queue}/cancel", cancel)
-    routes.add("POST", "/queues/{queue}/receive", receive)
-    routes.add("POST", "/queues/{queue}/ack", acknowledge)
-    routes.add("POST", "/queues/{queue}/nack", refuse)
-    routes.add("POST", "/queues/{queue}/extend", extend)
+    routes.add("GET", "/queues/{queue}/messages", peek, query=("limit", "group"))
+    routes.add("POST", "/queues/{queue}", send, query=PUBLISHING)
+    routes.add("POST", "/queues/{queue}/cancel", cancel, body=Cancelling)
+    routes.add("POST", "/queues/{queue}/receive", receive, body=ReceiveRequest)
+    routes.add("POST", "/queues/{queue}/ack", acknowledge, body=SettleRequest)
+    routes.add("POST", "/queues/{queue}/nack", refuse, body=SettleRequest)
+    routes.add("POST", "/queues/{queue}/extend", extend, body=SettleRequest)
     routes.add("POST", "/queues/{queue}/redrive", redrive)
-    routes.add("POST", "/queues/{queue}/purge", purge)
+    routes.add("POST", "/queues/{queue}/purge", purge, body=PurgeRequest)
 
 
 async def send(context: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:

@@ -31,7 +31,7 @@ class ReplayRequest(
 def add_routes(routes: Routes) -> None:
     """Put this file's handlers into the table."""
     routes.add("GET", "/bus/replays", list_replays)
-    routes.add("POST", "/bus/replays", start)
+    routes.add("POST", "/bus/replays", start, body=ReplayRequest)
     routes.add("GET", "/bus/replays/{name}", show)
     routes.add("POST", "/bus/replays/{name}/cancel", cancel)
 

@@ -25,7 +25,7 @@ def add_routes(routes: Routes) -> None:
     """Put this file's handlers into the table."""
     routes.add("GET", "/schedules", list_schedules)
     routes.add("GET", "/schedules/{function}", show_schedules)
-    routes.add("POST", "/schedules/{function}/fire", fire)
+    routes.add("POST", "/schedules/{function}/fire", fire, body=FireRequest)
 
 
 async def list_schedules(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:

@@ -23,7 +23,7 @@ MAX_PAGE = 1_000
 def add_routes(routes: Routes) -> None:
     """Put this file's handlers into the table."""
     routes.add("GET", "/state/{app}", list_stores)
-    routes.add("GET", "/state/{app}/{store}", list_state)
+    routes.add("GET", "/state/{app}/{store}", list_state, query=("prefix", "limit", "after"))
     routes.add("GET", "/state/{app}/{store}/{key}", show_state)
 
 

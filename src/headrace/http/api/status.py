@@ -46,20 +46,21 @@ LISTS = (
 
 def add_routes(routes: Routes) -> None:
     """Put this file's handlers into the table."""
-    routes.add("GET", "/lag", lag)
-    routes.add("GET", "/sources", sources)
-    routes.add("GET", "/invocations", invocations)
-    routes.add("GET", "/logs", logs)
+    routes.add("GET", "/lag", lag, query=("function",))
+    routes.add("GET", "/sources", sources, query=("function", "warning"))
+    routes.add("GET", "/invocations", invocations, query=("function", "limit"))
+    routes.add("GET", "/logs", logs, query=("function", "limit", "after"))
     routes.add("GET", "/instances", instances)
 
 
 def add_root_routes(routes: Routes) -> None:
     """Put those into the table that stand at the root, where monitors and browsers look for them."""
-    routes.add("GET", "/", index)
-    routes.add("GET", "/openapi.json", openapi)
-    routes.add("GET", "/healthz", alive)
-    routes.add("GET", "/readyz", ready)
-    routes.add("GET", "/metrics", metrics)
+    # Probes and scrapers may say what they like: nothing here reads it.
+    routes.add("GET", "/", index, query=None)
+    routes.add("GET", "/openapi.json", openapi, query=None)
+    routes.add("GET", "/healthz", alive, query=None)
+    routes.add("GET", "/readyz", ready, query=None)
+    routes.add("GET", "/metrics", metrics, query=None)
 
 
 async def index(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:

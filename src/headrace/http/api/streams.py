@@ -16,7 +16,7 @@ from headrace.http.api.records import (
 )
 from headrace.http.context import ApiContext
 from headrace.http.pipeline.api_routes import Routes
-from headrace.http.pipeline.event_bodies import read_events
+from headrace.http.pipeline.event_bodies import PUBLISHING, read_events
 from headrace.http.pipeline.event_times import parse_time
 from headrace.http.pipeline.read_access import Owners, authorize_reader
 from headrace.http.request import IncomingRequest
@@ -24,13 +24,15 @@ from headrace.http.response import Response, json_list, json_response, published
 from headrace.model.errors import Invalid, Refused
 from headrace.model.function import StreamSpec
 
+BROWSING = ("cursor", "partition", "offset", "from", "limit", "wait")
+
 
 def add_routes(routes: Routes) -> None:
     """Put this file's handlers into the table."""
-    routes.add("POST", "/streams/{stream}", publish)
+    routes.add("POST", "/streams/{stream}", publish, query=PUBLISHING)
     routes.add("GET", "/streams", list_streams)
     routes.add("GET", "/streams/{stream}", show_stream)
-    routes.add("GET", "/streams/{stream}/records", browse)
+    routes.add("GET", "/streams/{stream}/records", browse, query=BROWSING)
 
 
 async def publish(

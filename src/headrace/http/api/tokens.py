@@ -31,7 +31,7 @@ class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 def add_routes(routes: Routes) -> None:
     """Put this file's handlers into the table."""
-    routes.add("POST", "/tokens", create)
+    routes.add("POST", "/tokens", create, body=TokenRequest)
     routes.add("GET", "/tokens", list_tokens)
     routes.add("DELETE", "/tokens/{token}", revoke)
     routes.add("GET", "/requests/{request}", status)

@@ -26,7 +26,7 @@ class FlushRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 def add_routes(routes: Routes) -> None:
     """Put this file's handler into the table."""
-    routes.add("POST", "/functions/{function}/flush", flush)
+    routes.add("POST", "/functions/{function}/flush", flush, body=FlushRequest)
 
 
 async def flush(context: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:

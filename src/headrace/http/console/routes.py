@@ -46,6 +46,12 @@ LATEST = 200
 Page = Callable[[ApiContext, IncomingRequest, tuple[str, ...]], Awaitable[Sheet]]
 
 
+QUERIES = {
+    "/console/streams/{stream}": ("partition", "cursor", "from"),
+    "/console/failures": ("after",),
+}
+
+
 def add_routes(routes: Routes) -> None:
     """Put into the table what belongs among the platform's paths: an operator asks it for a link."""
     routes.add("POST", "/console/links", make_link)
@@ -65,7 +71,7 @@ def add_root_routes(routes: Routes) -> None:
         ("/console/dead/{function}/{stream}/{partition}/{offset}", show_letter),
         ("/console/runs", list_runs),
     ):
-        routes.add("GET", pattern, _shown(page))
+        routes.add("GET", pattern, _shown(page), query=QUERIES.get(pattern, ()))
     routes.add("GET", "/console/enter/{code}", enter)
 
 

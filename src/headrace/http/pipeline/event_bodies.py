@@ -63,6 +63,10 @@ class EnvelopeLine(Payload, forbid_unknown_fields=True, gc=False):
 _envelope = msgspec.json.Decoder(EnvelopeLine)
 
 
+PUBLISHING = ("key", "envelope", "id", "delay", "at", "priority")
+"""The query parameters that it reads."""
+
+
 async def read_events(request: IncomingRequest, stream: StreamSpec) -> list[Event]:
     """The events a request brings for a stream, at least one.
 

@@ -20,16 +20,17 @@ from headrace.http.api import (
     tokens,
     windows,
 )
+from headrace.http.api.api_document import api_document
 from headrace.http.console import routes as console
 from headrace.http.context import ApiContext
 from headrace.http.cors import Headers, answer_headers
-from headrace.http.pipeline.api_routes import OwnSteps, Routes
+from headrace.http.pipeline.api_routes import ApiRoute, CheckQuery, OwnSteps, Routes
 from headrace.http.pipeline.app_routes import RouteTable
 from headrace.http.pipeline.auth import AuthorizePlatform
 from headrace.http.pipeline.call import RunHandler
 from headrace.http.pipeline.route_compiler import compile_route
 from headrace.http.pipeline.route_pipeline import RoutePipeline
-from headrace.http.pipeline.step import RoutedRequest
+from headrace.http.pipeline.step import RoutedRequest, RouteStep
 from headrace.http.request import IncomingRequest
 from headrace.http.router import Router, unquoted
 from headrace.model.function import AppSpec
@@ -53,14 +54,15 @@ _RESOURCES = (
 )
 
 
-def route_table() -> Routes:
+def route_table() -> Router[ApiRoute]:
     """Every path of the platform's own."""
-    routes: Routes = Router()
+    table: Router[ApiRoute] = Router()
     for resource in _RESOURCES:
-        resource.add_routes(routes.under(API_PREFIX))
-    status.add_root_routes(routes)
-    console.add_root_routes(routes)
-    return routes
+        resource.add_routes(Routes(table, API_PREFIX))
+    Routes(table, API_PREFIX).add("GET", "/openapi.json", api_document(table))
+    for pages in (status, console):
+        pages.add_root_routes(Routes(table))
+    return table
 
 
 class RouteResolver:
@@ -104,14 +106,18 @@ class RouteResolver:
     def _own(self, method: str, path: str) -> RoutePipeline:
         """The pipeline of one of the platform's own paths."""
         # An unknown path is 404 for everybody: no token would help.
-        handler, names, pattern = self._routes.find(method, path)
+        route, names, pattern = self._routes.find(method, path)
         scope = scope_of(method, [unquoted(part) for part in path.split("/")[1:]])
-        context, guard = self._context, AuthorizePlatform(self._context, scope)
-        if isinstance(handler, OwnSteps):
-            steps, end = handler.compile(context, names)
-            pipeline = RoutePipeline((guard, *steps), end, pattern=pattern, owner=names[0])
+        context = self._context
+        guards: list[RouteStep] = [AuthorizePlatform(context, scope)]
+        if route.query is not None:
+            guards.append(CheckQuery(route.query))
+        if isinstance(route.answer, OwnSteps):
+            steps, end = route.answer.compile(context, names)
+            pipeline = RoutePipeline((*guards, *steps), end, pattern=pattern, owner=names[0])
         else:
-            pipeline = RoutePipeline((guard,), RunHandler(context, handler, names), pattern=pattern)
+            end = RunHandler(context, route.answer, names)
+            pipeline = RoutePipeline(guards, end, pattern=pattern)
         if len(path) <= MAX_KNOWN_PATH:
             if len(self._known) >= MAX_PATHS:
                 self._known.clear()
