@@ -27,7 +27,7 @@ from headrace.model.invocation import (
 from headrace.model.outcome import Outcome
 from headrace.runtime.base import Interceptor, Run, Submit, Waiter, intercepted
 from headrace.security.access import Peer
-from headrace.sources import Lag
+from headrace.sources import Emit, Lag
 from headrace.testing import World
 
 
@@ -106,6 +106,15 @@ def shop() -> App:
     def hourly(event: Event[Any]) -> None:
         pass
 
+    @app.source(every="1h")
+    def readings(last: int | None) -> Iterator[Emit]:
+        if last is None:
+            yield Emit("first", checkpoint=1)
+
+    @app.function(readings)
+    def noted(event: Event[str]) -> None:
+        pass
+
     app.forward(Rule({"source": [{"exists": True}]}, streams=(orders,)), to=done, name="all")
     return app
 
@@ -175,6 +184,8 @@ def runs() -> Runs:
         ("shop.drain", ConsumerInvocation),
         ("shop.price", CallInvocation),
         ("shop.counted", CallInvocation),
+        ("shop.readings", CallInvocation),
+        ("shop.noted", BatchInvocation),
         ("_bus.rules.orders", BatchInvocation),
         ("shop.jobs.outside", BatchInvocation),
     ],
