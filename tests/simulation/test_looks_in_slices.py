@@ -78,7 +78,8 @@ LISTS: Final = {
 """Each pattern with a path that tells of `MANY` rows."""
 FEW: Final = {
     "/-/v1/openapi.json": "made once",
-    "/": "what there is to ask for",
+    "/": "a redirection",
+    "/-/v1": "what there is to ask for",
     "/healthz": "one word",
     "/readyz": "what is wrong with the node",
     "/-/v1/streams/{stream}": "one stream",

@@ -103,7 +103,7 @@ def _node(url: str | None, data: Path | None, slot_warning: int) -> list[dict[st
     client = Client(found_at.url, token=found_at.token, certificate=found_at.certificate)
     try:
         with client:
-            found = client.document("/")
+            found = client.get()
             sources = client.get("sources", warning=slot_warning)["sources"]
     except HeadraceError as error:
         return [_finding("node", False, str(error))]

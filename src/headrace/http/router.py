@@ -67,7 +67,7 @@ class Router(Generic[H]):
         if allowed:
             names = ", ".join(sorted({*allowed, "HEAD"} if "GET" in allowed else allowed))
             raise NotAllowed(f"`{method}` does nothing at `{raw_path}`; use {names}", names)
-        raise Unknown(f"there is nothing at `{raw_path}`; GET / lists what there is")
+        raise Unknown(f"there is nothing at `{raw_path}`")
 
 
 def unquoted(part: str) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headrace import App, Event
+from headrace import App, Event, http
 from headrace.http.api.api_document import QUERY, document_of
 from headrace.http.server.route_resolver import route_table
 from headrace.model.route import API_PREFIX
 from headrace.testing import World
+
+HTTP = Path(http.__file__).parent
 
 shop = App("shop")
 orders = shop.queue("orders")
@@ -37,6 +41,25 @@ def test_every_query_parameter_means_one_thing() -> None:
     assert taken == set(QUERY)
 
 
+def test_every_query_parameter_that_a_handler_reads_is_taken() -> None:
+    """`?timeout=` of a call would be refused where only the step that reads it knows of it."""
+    read = re.compile(r"(?:query\.get|\.number|\.seconds)\(\s*\"(\w+)\"")
+    found = {
+        name
+        for module in (*(HTTP / "api").glob("*.py"), *(HTTP / "pipeline").glob("*.py"))
+        for name in read.findall(module.read_text())
+    }
+    assert len(found) > 10
+    assert found - QUERY.keys() == set()
+
+
+def test_a_call_takes_the_callers_time_limit() -> None:
+    with World(shop) as world:
+        path = f"{API_PREFIX}/functions/shop.sell"
+        assert world.ask("POST", f"{path}?timeout=5s", 1).status == 200
+        assert world.ask("POST", f"{path}?timeout=soon", 1).status == 400
+
+
 def test_a_node_gives_its_document() -> None:
     with World(shop) as world:
         answer = world.ask("GET", f"{API_PREFIX}/openapi.json")
@@ -51,11 +74,15 @@ def test_a_node_gives_its_document() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "said"),
     [
-        ("POST", "/queues/orders?dely=5", "no query parameter `dely` here; did you mean `delay`"),
+        (
+            "POST",
+            "/queues/orders?dely=5",
+            "here (did you mean `delay`?); this path takes `at`, `delay`, ",
+        ),
         ("POST", "/queues/orders?delay=5&delay=6", "`delay` is given twice"),
-        ("GET", "/lag?limit=5", "no query parameter `limit` here; it takes `function`"),
-        ("GET", "/map?x", "no query parameter `x` here; it takes none"),
-        ("POST", "/functions/shop.sell?delay=5", "no query parameter `delay` here; it takes none"),
+        ("GET", "/lag?limit=5", "no query parameter `limit` here; this path takes `function`"),
+        ("GET", "/map?x", "no query parameter `x` here; this path takes none"),
+        ("POST", "/functions/shop.sell?delay=5", "`delay` here; this path takes `timeout`"),
     ],
 )
 def test_a_query_parameter_that_nobody_reads_is_refused(method: str, path: str, said: str) -> None:
@@ -69,5 +96,5 @@ def test_a_query_parameter_that_nobody_reads_is_refused(method: str, path: str, 
 
 def test_a_probe_may_say_what_it_likes() -> None:
     with World(shop) as world:
-        for path in ("/healthz?from=probe", "/readyz?x=1&x=2", "/metrics?job=node", "/?utm=1"):
+        for path in ("/healthz?from=probe", "/readyz?x=1&x=2", "/metrics?job=node"):
             assert world.ask("GET", path).status == 200

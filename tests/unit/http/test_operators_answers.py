@@ -143,7 +143,26 @@ BROWSER = {"accept": "text/html,application/xhtml+xml"}
 def test_a_browser_is_led_to_the_console_and_a_program_is_not(world: World) -> None:
     found = world.ask("GET", "/", **BROWSER)
     assert (found.status, found.headers["location"]) == (303, "/console")
-    assert world.ask("GET", "/").body["name"] == "headrace"
+    assert world.ask("GET", "/").status == 404
+    assert world.ask("GET", "/-/v1").body["name"] == "headrace"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        ("GET", "/streams/orders", "the platform's own path is `/-/v1/streams/orders`"),
+        ("POST", "/streams/orders", "the platform's own path is `/-/v1/streams/orders`"),
+        ("POST", "/functions/shop.sell/pause", "own path is `/-/v1/functions/shop.sell/pause`"),
+        ("GET", "/nothing", "`GET /-/v1` lists the platform's own paths"),
+        ("GET", "/%ff/x", "`GET /-/v1` lists the platform's own paths"),
+    ],
+)
+def test_a_path_without_the_prefix_is_not_there_and_says_which_is(
+    world: World, method: str, path: str, said: str
+) -> None:
+    answer = world.ask(method, path)
+    assert answer.status == 404
+    assert said in answer.body["detail"]
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/-/v1/streams/none/records", "/console/nothing"])

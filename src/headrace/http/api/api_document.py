@@ -43,6 +43,7 @@ QUERY: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "partition": (_WHOLE, "Only this partition."),
     "prefix": (_TEXT, "Only keys that begin so."),
     "priority": (_WHOLE, "Of the messages, for a queue that has priorities."),
+    "timeout": (_TEXT, "How long the caller waits for the answer, such as `5s`."),
     "wait": (_TEXT, "How long to wait for the first record, such as `20s`."),
     "warning": (_WHOLE, "From how many bytes on a replication slot is reported to be behind."),
 }
@@ -64,7 +65,7 @@ def api_document(table: Router[ApiRoute]) -> Handler:
 
 def document_of(table: Router[ApiRoute]) -> dict[str, Any]:
     """The document, without the paths at the root."""
-    rows = [row for row in table.rows() if row[1].startswith(f"{API_PREFIX}/")]
+    rows = [row for row in table.rows() if row[1].startswith(API_PREFIX)]
     bodies = [route.body for _, _, route in rows if route.body is not None]
     schemas, components = msgspec.json.schema_components(
         bodies, ref_template="#/components/schemas/{name}"

@@ -32,7 +32,7 @@ class ResetRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 def add_routes(routes: Routes) -> None:
     """Put this file's handlers into the table."""
-    routes.add("POST", "/functions/{function}", OwnSteps(call))
+    routes.add("POST", "/functions/{function}", OwnSteps(call), query=("timeout",))
     routes.add("GET", "/functions", list_functions)
     routes.add("GET", "/functions/{function}", show_function)
     routes.add("GET", "/map", show_map)

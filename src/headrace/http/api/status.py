@@ -20,6 +20,7 @@ from headrace.http.response import (
     json_response,
     view,
 )
+from headrace.model.errors import Unknown
 from headrace.model.replication_slot import SLOT_WARNING_BYTES
 from headrace.model.route import API_PREFIX
 from headrace.topology.openapi import document_of
@@ -41,11 +42,12 @@ LISTS = (
     "state/{app}",
     "instances",
 )
-"""What `GET /` leads to, below the prefix of the platform's paths."""
+"""What the index leads to, below the prefix of the platform's paths."""
 
 
 def add_routes(routes: Routes) -> None:
     """Put this file's handlers into the table."""
+    routes.add("GET", "", index)
     routes.add("GET", "/lag", lag, query=("function",))
     routes.add("GET", "/sources", sources, query=("function", "warning"))
     routes.add("GET", "/invocations", invocations, query=("function", "limit"))
@@ -56,17 +58,26 @@ def add_routes(routes: Routes) -> None:
 def add_root_routes(routes: Routes) -> None:
     """Put those into the table that stand at the root, where monitors and browsers look for them."""
     # Probes and scrapers may say what they like: nothing here reads it.
-    routes.add("GET", "/", index, query=None)
+    routes.add("GET", "/", root, query=None)
     routes.add("GET", "/openapi.json", openapi, query=None)
     routes.add("GET", "/healthz", alive, query=None)
     routes.add("GET", "/readyz", ready, query=None)
     routes.add("GET", "/metrics", metrics, query=None)
 
 
-async def index(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
-    """What this is and where to go on; a browser is sent to the console."""
+async def root(_: ApiContext, request: IncomingRequest, __: tuple[str, ...]) -> Response:
+    """Where no author's route is: a browser is sent to the console.
+
+    Raises:
+        Unknown: It is a program that asks.
+    """
     if wants_page(request):
         return Response(303, b"", b"text/plain", ((b"location", b"/console"),))
+    raise Unknown(f"no app has a route at `/`; `GET {API_PREFIX}` lists the platform's own paths")
+
+
+async def index(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
+    """What this is, its apps, and where to go on."""
     return json_response(
         {
             "name": "headrace",

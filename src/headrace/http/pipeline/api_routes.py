@@ -85,7 +85,8 @@ class CheckQuery(HeadStep):
         for name in sorted(seen - self._known):
             known = sorted(self._known)
             near = get_close_matches(name, known, n=1)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
-            listed = ", ".join(f"`{each}`" for each in known)
-            takes = f"it takes {listed}" if known else "it takes none"
-            raise Invalid(f"there is no query parameter `{name:.80}` here{hint or '; ' + takes}")
+            hint = f" (did you mean `{near[0]}`?)" if near else ""
+            takes = ", ".join(f"`{each}`" for each in known) or "none"
+            raise Invalid(
+                f"there is no query parameter `{name:.80}` here{hint}; this path takes {takes}"
+            )

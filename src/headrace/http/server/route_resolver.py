@@ -31,8 +31,10 @@ from headrace.http.pipeline.call import RunHandler
 from headrace.http.pipeline.route_compiler import compile_route
 from headrace.http.pipeline.route_pipeline import RoutePipeline
 from headrace.http.pipeline.step import RoutedRequest, RouteStep
+from headrace.http.problem_details import NotAllowed
 from headrace.http.request import IncomingRequest
 from headrace.http.router import Router, unquoted
+from headrace.model.errors import Invalid, Unknown
 from headrace.model.function import AppSpec
 from headrace.model.route import API_PREFIX
 from headrace.security.access import scope_of
@@ -106,7 +108,10 @@ class RouteResolver:
     def _own(self, method: str, path: str) -> RoutePipeline:
         """The pipeline of one of the platform's own paths."""
         # An unknown path is 404 for everybody: no token would help.
-        route, names, pattern = self._routes.find(method, path)
+        try:
+            route, names, pattern = self._routes.find(method, path)
+        except Unknown as error:
+            raise Unknown(f"{error}; {self._hint(path)}") from None
         scope = scope_of(method, [unquoted(part) for part in path.split("/")[1:]])
         context = self._context
         guards: list[RouteStep] = [AuthorizePlatform(context, scope)]
@@ -123,6 +128,17 @@ class RouteResolver:
                 self._known.clear()
             self._known[method, path] = pipeline
         return pipeline
+
+    def _hint(self, path: str) -> str:
+        """Where to look instead of a path that nobody has: a path of the API was perhaps meant."""
+        meant, none = API_PREFIX + path, f"`GET {API_PREFIX}` lists the platform's own paths"
+        try:
+            self._routes.find("GET", meant)
+        except NotAllowed:
+            pass
+        except (Unknown, Invalid):
+            return none
+        return f"the platform's own path is `{meant:.200}`"
 
     def is_authored(self, path: str) -> bool:
         """Whether the path is of an author's route."""
