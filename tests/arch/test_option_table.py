@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import msgspec
 import pytest
 
-from headrace.model.durations import Span
+from headrace.model.durations import Duration
 from headrace.model.function import QueueSettings, QueueSpec, StreamSettings, StreamSpec
 from headrace.model.function_options import FunctionOptions, GivenOptions
 from headrace.model.options import OptionRow, option_rows
@@ -119,7 +119,7 @@ def test_the_tables_of_options_on_the_pages_are_those_of_the_code() -> None:
 
 def authors(row: OptionRow) -> Any:
     """The type under which an author gives an option; None is the default."""
-    return (Span if row.span is not None else row.kind) | None
+    return (Duration if row.span is not None else row.kind) | None
 
 
 def test_an_author_gives_every_option_under_the_type_of_its_row() -> None:

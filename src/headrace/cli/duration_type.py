@@ -1,4 +1,4 @@
-"""A span of time on the command line: `30`, `90s`, `1h30m`."""
+"""A duration on the command line: `30`, `90s`, `1h30m`."""
 
 from __future__ import annotations
 

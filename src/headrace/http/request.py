@@ -173,7 +173,7 @@ class IncomingRequest:
         """A duration out of the query, in seconds.
 
         Raises:
-            Invalid: It is not a span of time, or longer than `high`.
+            Invalid: It is not a duration, or longer than `high`.
         """
         text = self.query.get(name)
         if text is None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from headrace.model.durations import Span, seconds_in
+from headrace.model.durations import Duration, seconds_in
 from headrace.model.errors import Invalid, Misuse
 from headrace.model.policy import MAX_DELAY
 
@@ -28,7 +28,7 @@ _LAST_S: Final = 253_402_300_799
 
 
 def queue_headers(
-    delay: Span | None, at: Moment | None, priority: int | None = None
+    delay: Duration | None, at: Moment | None, priority: int | None = None
 ) -> dict[str, str]:
     """The headers that say when a message may be received, and how far it goes ahead.
 

@@ -1,7 +1,7 @@
-"""Spans of time as people write them: `"5m"`, `"1h30m"`, `2.5`, a `timedelta`. Pure; what comes out is seconds.
+"""Durations as people write them: `"5m"`, `"1h30m"`, `2.5`, a `timedelta`. Pure; what comes out is seconds.
 
 The only reader of durations: arguments, settings, the command line and queries all come here. A policy
-declares a field as `Seconds`; what is given may be any `Span`, and what is read is a float.
+declares a field as `Seconds`; what is given may be any `Duration`, and what is read is a float.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from msgspec.structs import force_setattr
 
 from headrace.model.errors import Misuse
 
-Span = float | str | timedelta
+Duration = float | str | timedelta
 """A duration as it may be given: seconds, a text such as `"1h30m"`, or a `timedelta`."""
 
 if TYPE_CHECKING:
 
     class Seconds:
-        """A field that takes a `Span` and holds seconds."""
+        """A field that takes a `Duration` and holds seconds."""
 
         @overload
         def __get__(self, instance: None, owner: type) -> Seconds: ...
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
             """Seconds."""
             ...
 
-        def __set__(self, instance: object, value: Span) -> None:
+        def __set__(self, instance: object, value: Duration) -> None:
             """As it may be given."""
             ...
 
     class MaybeSeconds:
-        """A field that takes a `Span` or None, and holds seconds or None."""
+        """A field that takes a `Duration` or None, and holds seconds or None."""
 
         @overload
         def __get__(self, instance: None, owner: type) -> MaybeSeconds: ...
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
             """Seconds, or None."""
             ...
 
-        def __set__(self, instance: object, value: Span | None) -> None:
+        def __set__(self, instance: object, value: Duration | None) -> None:
             """As it may be given."""
             ...
 
@@ -71,7 +71,7 @@ def seconds_in(span: object, what: str, *, low: float, high: float) -> float:
     """The seconds of `span`, which must be from `low` to `high`; a bare number is seconds, as text too.
 
     Raises:
-        Misuse: It is not a span of time, or out of range; `what` names it.
+        Misuse: It is not a duration, or out of range; `what` names it.
     """
     match span:
         case bool():
@@ -130,7 +130,7 @@ def keep_seconds(
         what: What an error calls it; else the field and the struct's name.
 
     Raises:
-        Misuse: It is not a span of time, or out of range.
+        Misuse: It is not a duration, or out of range.
     """
     given = getattr(policy, name)
     if given is not None:

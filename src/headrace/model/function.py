@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
 
-from headrace.model.durations import Span
+from headrace.model.durations import Duration
 from headrace.model.function_options import FunctionOptions
 from headrace.model.options import Option
 from headrace.model.policy import (
@@ -133,10 +133,10 @@ class StreamSettings(TypedDict, total=False):
     """Options of a stream as an author gives them, apart from partitions; see `App.stream`."""
 
     private: bool | None
-    retention_age: Span | None
+    retention_age: Duration | None
     retention_bytes: int | None
     cleanup: Cleanup | None
-    dedupe_window: Span | None
+    dedupe_window: Duration | None
     max_event_bytes: int | None
     codec: Codec | None
 
@@ -145,10 +145,10 @@ class QueueSettings(StreamSettings, total=False):
     """Options of a queue as an author gives them; see `App.queue`."""
 
     partitions: int | None
-    visibility: Span | None
+    visibility: Duration | None
     max_receives: int | None
     fifo: bool | None
-    delay: Span | None
+    delay: Duration | None
     outside: bool | None
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, TypedDict
 
 import msgspec
 
-from headrace.model.durations import Span
+from headrace.model.durations import Duration
 from headrace.model.flow_control import Concurrency, Debounce, Priority, Sample, Singleton, Throttle
 from headrace.model.options import Option
 from headrace.model.policy import (
@@ -103,15 +103,15 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GivenOptions(TypedDict, total=False):
-    """The same options as an author gives them: durations as any `Span`; None means the default."""
+    """The same options as an author gives them: durations as any `Duration`; None means the default."""
 
     batch_size: int | None
     batch_bytes: int | None
-    batch_window: Span | None
+    batch_window: Duration | None
     order: EventOrder | None
     parallelism: int | None
     commit: Commit | None
-    timeout: Span | None
+    timeout: Duration | None
     retry: Retry | None
     bisect: bool | None
     on_failure: OnFailure | None

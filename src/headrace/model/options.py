@@ -42,7 +42,7 @@ class OptionRow(msgspec.Struct, frozen=True):
 
     Attributes:
         name: The field's name, which is the option's.
-        kind: Its type, without None. A `float` is a span of time, kept in seconds.
+        kind: Its type, without None. A `float` is a duration, kept in seconds.
         optional: Whether None is one of its values.
         default: The field's default; `msgspec.NODEFAULT` without one.
         about: What its annotation says.
@@ -74,7 +74,7 @@ class OptionRow(msgspec.Struct, frozen=True):
 
     @property
     def span(self) -> tuple[float, float] | None:
-        """The least and highest seconds, or None where it is not a span of time."""
+        """The least and highest seconds, or None where it is not a duration."""
         if self.kind is not float:
             return None
         return (self.about.low, float("inf") if self.about.high is None else self.about.high)
@@ -109,7 +109,7 @@ def option_rows(of: type[msgspec.Struct]) -> Mapping[str, OptionRow]:
 
 
 def check_ranges(spec: msgspec.Struct, where: str) -> None:
-    """Pass, where every number and span of time of a description is in its option's range.
+    """Pass, where every number and duration of a description is in its option's range.
 
     Raises:
         Misuse: One is not.

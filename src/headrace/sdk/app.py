@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Unpack, overload
 
 from msgspec import structs
 
-from headrace.model.durations import Span
+from headrace.model.durations import Duration
 from headrace.model.errors import Misuse, Refused
 from headrace.model.function import AppSpec
 from headrace.model.policy import MAX_EVENT_BYTES
@@ -124,12 +124,12 @@ class App(Streams):
 
     @overload
     def store(
-        self, name: str, value: type[T], *, default: T = ..., ttl: Span | None = ...
+        self, name: str, value: type[T], *, default: T = ..., ttl: Duration | None = ...
     ) -> Store[T]: ...
 
     @overload
     def store(
-        self, name: str, value: object = ..., *, default: Any = ..., ttl: Span | None = ...
+        self, name: str, value: object = ..., *, default: Any = ..., ttl: Duration | None = ...
     ) -> Store[Any]: ...
 
     def store(
@@ -138,7 +138,7 @@ class App(Streams):
         value: Any = Any,
         *,
         default: Any = NO_DEFAULT,
-        ttl: Span | None = None,
+        ttl: Duration | None = None,
     ) -> Store[Any]:
         """Declare a store: values by key that all functions of this app share, and no other app.
 
@@ -396,10 +396,10 @@ class App(Streams):
         self,
         /,
         *,
-        every: Span = ...,
+        every: Duration = ...,
         turn_events: int = ...,
-        turn_time: Span = ...,
-        timeout: Span = ...,
+        turn_time: Duration = ...,
+        timeout: Duration = ...,
     ) -> Callable[[Source], Source]: ...
 
     def source(
@@ -407,10 +407,10 @@ class App(Streams):
         emitter: Source | None = None,
         /,
         *,
-        every: Span = 1.0,
+        every: Duration = 1.0,
         turn_events: int = 1_000,
-        turn_time: Span = 5.0,
-        timeout: Span = 60.0,
+        turn_time: Duration = 5.0,
+        timeout: Duration = 60.0,
     ) -> Source | Callable[[Source], Source]:
         """Declare the decorated generator a source of events: `@app.function(the_generator)` listens to it.
 
@@ -457,8 +457,8 @@ class App(Streams):
         by: Windows,
         *,
         output: Stream[Any],
-        lateness: Span = 0.0,
-        idle: Span | None = None,
+        lateness: Duration = 0.0,
+        idle: Duration | None = None,
         late: Stream[Any] | None = None,
         combine: Callable[[Any, Any], Any] | None = None,
         close: Callable[[ClosedWindow], Any] | None = None,
@@ -518,7 +518,7 @@ class App(Streams):
         cors: Cors | None = None,
         rate: PerClient | None = None,
         max_bytes: int = MAX_EVENT_BYTES,
-        timeout: Span = 30.0,
+        timeout: Duration = 30.0,
     ) -> None:
         """Let requests at `path` and beneath it go to another service, shaped on the way.
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar, overload
 
 from headrace.model.due_time import Moment, queue_headers
-from headrace.model.durations import Span, seconds_in
+from headrace.model.durations import Duration, seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.invocation import CallInvocation, Invocation
 from headrace.model.policy import MAX_EXTENDED_S, MAX_VISIBILITY
@@ -263,7 +263,7 @@ class Context:
         """Seconds left before the invocation is ended; never below 0."""
         return max(0.0, self._ends - self._monotonic())
 
-    def extend(self, seconds: Span) -> None:
+    def extend(self, seconds: Duration) -> None:
         """Take `seconds` (or a text such as `"5m"`) from now, where that is later than the timeout; again as often as needed.
 
         No run lasts longer for it than 12 hours in all; `remaining()` returns what it got.
@@ -289,7 +289,7 @@ class Context:
         time: datetime | float | None = ...,
         id: str | None = ...,
         type: str | None = ...,
-        delay: Span | None = ...,
+        delay: Duration | None = ...,
         at: Moment | None = ...,
         priority: int | None = ...,
     ) -> None: ...
@@ -317,7 +317,7 @@ class Context:
         time: datetime | float | None = None,
         id: str | None = None,
         type: str | None = None,
-        delay: Span | None = None,
+        delay: Duration | None = None,
         at: Moment | None = None,
         priority: int | None = None,
     ) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from headrace.model.codec import Coder
-from headrace.model.durations import Span, seconds_in
+from headrace.model.durations import Duration, seconds_in
 from headrace.model.errors import Invalid, Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.policy import MAX_BATCH
@@ -87,10 +87,10 @@ def custom_trigger(
     app: str,
     emitter: Emitter,
     *,
-    every: Span,
+    every: Duration,
     turn_events: int,
-    turn_time: Span,
-    timeout: Span,
+    turn_time: Duration,
+    timeout: Duration,
     place: str,
 ) -> tuple[Declared, Custom]:
     """The function that runs `emitter`, and the trigger that stands for it.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from headrace.model.durations import Span, seconds_in
+from headrace.model.durations import Duration, seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.former_names import MOVED
 from headrace.model.function import FunctionSpec, QueueSpec, StreamSpec
@@ -53,7 +53,7 @@ class FunctionSettings(WindowSettings, total=False):
 
     output: Stream[Any] | None
     merge: MergeMode | None
-    idle_timeout: Span | None
+    idle_timeout: Duration | None
 
 
 def refuse_unknown(
@@ -78,7 +78,7 @@ def refuse_unknown(
 def check_options(
     rows: Mapping[str, OptionRow], given: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
-    """The options that were given, of those in `rows`; spans of time are seconds.
+    """The options that were given, of those in `rows`; durations are seconds.
 
     One left at None is left out, unless None turns off what is on by default (`breaker`). Names,
     streams and patterns are judged elsewhere, where what they name is known.

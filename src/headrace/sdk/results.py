@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Generic, TypedDict, Unpack
 
 from headrace.model.due_time import Moment
-from headrace.model.durations import Span
+from headrace.model.durations import Duration
 from headrace.model.errors import HeadraceError
 from headrace.sdk.event import SAME_KEY, Event, SameKey
 from headrace.sdk.type_variables import T
@@ -21,7 +21,7 @@ class MessageOptions(TypedDict, total=False):
     time: datetime | float | None
     id: str | None
     type: str | None
-    delay: Span | None
+    delay: Duration | None
     at: Moment | None
     priority: int | None
 

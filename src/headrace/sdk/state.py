@@ -15,7 +15,7 @@ from types import GenericAlias
 from typing import Any, Final, Protocol, TypeVar, overload
 
 from headrace.model.codec import EXTENSIONS, encode_state, open_state, state_decoder
-from headrace.model.durations import Span, seconds_in
+from headrace.model.durations import Duration, seconds_in
 from headrace.model.errors import Invalid, Misuse
 from headrace.model.policy import MAX_KEPT_S, MAX_KEY_BYTES, MAX_STATE_BYTES
 from headrace.sdk.store import MIN_TTL_S, NO_DEFAULT, Store, check_value
@@ -168,7 +168,7 @@ class State(MutableMapping[str, V]):
             if raw is not None
         }
 
-    def put(self, key: str | None, value: V, ttl: Span | None = THE_STORES) -> None:
+    def put(self, key: str | None, value: V, ttl: Duration | None = THE_STORES) -> None:
         """Keep `value` at `key` for a time of its own; `state[key] = value` keeps it for the store's.
 
         Args:
@@ -196,7 +196,7 @@ class State(MutableMapping[str, V]):
         /,
         *,
         default: V = ...,
-        ttl: Span | None = ...,
+        ttl: Duration | None = ...,
     ) -> V: ...
     @overload
     def update(
@@ -206,7 +206,7 @@ class State(MutableMapping[str, V]):
         /,
         *,
         default: T = ...,
-        ttl: Span | None = ...,
+        ttl: Duration | None = ...,
         type: type[T],
     ) -> T: ...
     @overload
@@ -219,7 +219,7 @@ class State(MutableMapping[str, V]):
         /,
         *old: Any,
         default: Any = NO_DEFAULT,
-        ttl: Span | None = THE_STORES,
+        ttl: Duration | None = THE_STORES,
         type: Any = THE_STORES,
     ) -> Any:
         """Replace the value at `key` by `change(value)`, and return the new one.
@@ -317,7 +317,7 @@ class State(MutableMapping[str, V]):
             for key, raw in page:
                 yield key, self._opened(key, raw, type)
 
-    def _closed(self, name: str, value: Any, ttl: Span | None) -> tuple[bytes, int]:
+    def _closed(self, name: str, value: Any, ttl: Duration | None) -> tuple[bytes, int]:
         """A value at rest, and when it expires."""
         store = self._store
         expires = 0
@@ -333,7 +333,7 @@ class State(MutableMapping[str, V]):
             check_value(store, name, open_state(raw)[0] if expires else raw)
         return raw, expires
 
-    def _expires(self, name: str, ttl: Span | None) -> int:
+    def _expires(self, name: str, ttl: Duration | None) -> int:
         """The time at which a value that is written now expires; 0 for never."""
         if ttl is None:
             return 0

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from headrace.model.codec import Coder, unbound
-from headrace.model.durations import Span, seconds_in
+from headrace.model.durations import Duration, seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.function import StreamSpec
 from headrace.model.triggers.base import listener, own_settings
@@ -53,8 +53,8 @@ def declare_window(
     by: Windows,
     *,
     output: Stream[Any],
-    lateness: Span,
-    idle: Span | None,
+    lateness: Duration,
+    idle: Duration | None,
     late: Stream[Any] | None,
     combine: Callable[[Any, Any], Any] | None,
     close: Callable[[ClosedWindow], Any] | None,

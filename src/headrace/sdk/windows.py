@@ -62,7 +62,7 @@ class TumblingWindow(PolicyStruct, frozen=True):
         """Keep the size as seconds.
 
         Raises:
-            Misuse: It is not a span, or out of range.
+            Misuse: It is not a duration, or out of range.
         """
         keep_seconds(self, "size", low=0.001, high=MAX_SPAN_S)
 
@@ -82,7 +82,7 @@ class HoppingWindow(PolicyStruct, frozen=True):
         """Keep both as seconds.
 
         Raises:
-            Misuse: One is not a span, or the two do not fit.
+            Misuse: One is not a duration, or the two do not fit.
         """
         keep_seconds(self, "size", low=0.001, high=MAX_SPAN_S)
         keep_seconds(self, "step", low=0.001, high=MAX_SPAN_S)
@@ -107,7 +107,7 @@ class SessionWindow(PolicyStruct, frozen=True):
         """Keep the gap as seconds.
 
         Raises:
-            Misuse: It is not a span, or out of range.
+            Misuse: It is not a duration, or out of range.
         """
         keep_seconds(self, "gap", low=0.001, high=MAX_SPAN_S)
 

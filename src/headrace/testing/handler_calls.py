@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from headrace.model.codec import Coder, encode_json, encode_state
-from headrace.model.durations import Span, seconds_in
+from headrace.model.durations import Duration, seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.function import StreamSpec
 from headrace.model.invocation import BatchInvocation, Invocation
@@ -263,8 +263,8 @@ def context(
     state: Mapping[str, Any] | None = None,
     stores: Stores | None = None,
     attempt: int = 1,
-    timeout: Span = 30.0,
-    remaining: Span | None = None,
+    timeout: Duration = 30.0,
+    remaining: Duration | None = None,
     now: datetime = _START,
     seed: int = 0,
     key: str = "test",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from headrace.delivery.queues.external_consumers import ExternalConsumers, LeasedMessage
-from headrace.model.durations import Span, seconds_in
+from headrace.model.durations import Duration, seconds_in
 from headrace.model.errors import Unavailable
 from headrace.model.policy import MAX_VISIBILITY
 from headrace.testing.faults import HostDied
@@ -28,7 +28,7 @@ class QueueConsumer:
         self._outside = outside
         self._drive = drive
 
-    def receive(self, most: int = 10, *, visibility: Span | None = None) -> list[LeasedMessage]:
+    def receive(self, most: int = 10, *, visibility: Duration | None = None) -> list[LeasedMessage]:
         """Return the messages that can be received now."""
         held_s = None
         if visibility is not None:
@@ -42,12 +42,12 @@ class QueueConsumer:
         """The message is done; False where its receipt is no longer good."""
         return bool(self._ask(self._outside().acknowledge(self._name, message.receipt)))
 
-    def refuse(self, message: LeasedMessage, *, delay: Span = 0.0) -> bool:
+    def refuse(self, message: LeasedMessage, *, delay: Duration = 0.0) -> bool:
         """Give it back."""
         wait_s = seconds_in(delay, "`delay=`", low=0, high=MAX_VISIBILITY)
         return bool(self._ask(self._outside().refuse(self._name, message.receipt, delay=wait_s)))
 
-    def extend(self, message: LeasedMessage, seconds: Span) -> bool:
+    def extend(self, message: LeasedMessage, seconds: Duration) -> bool:
         """Keep it for `seconds` from now."""
         more_s = seconds_in(seconds, "`seconds`", low=0, high=MAX_VISIBILITY)
         return bool(self._ask(self._outside().extend(self._name, message.receipt, more_s)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from headrace.model.codec import Coder
 from headrace.model.due_time import Moment, queue_headers
-from headrace.model.durations import Span
+from headrace.model.durations import Duration
 from headrace.model.errors import Misuse
 from headrace.model.event import Event as Fact
 from headrace.sdk.event import Event, open_chunk
@@ -26,7 +26,7 @@ def facts_of(
     id: str | None,
     time: datetime | float | None,
     headers: dict[str, str] | None,
-    delay: Span | None = None,
+    delay: Duration | None = None,
     at: Moment | None = None,
 ) -> list[Fact]:
     """The values as events that can be appended; what is an event already stays as it is.

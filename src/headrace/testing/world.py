@@ -29,7 +29,7 @@ from headrace.bus.http_target import HttpRequest
 from headrace.delivery.parked import ParkedKey
 from headrace.model.codec import Coder
 from headrace.model.due_time import Moment
-from headrace.model.durations import Span, seconds_in
+from headrace.model.durations import Duration, seconds_in
 from headrace.model.effects import DeadEvent
 from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
@@ -162,7 +162,7 @@ class World:
         """The wall clock in this world."""
         return datetime.fromtimestamp(self._lives.clock.now() / 1e6).astimezone()
 
-    def advance(self, duration: Span) -> None:
+    def advance(self, duration: Duration) -> None:
         """Let time pass, with everything that happens in it: `"3d"`, `"2h30m"`, seconds."""
         self._require_open()
         self._lives.loop.run_for(
@@ -170,7 +170,7 @@ class World:
         )
         self._check_workers()
 
-    def run_until_idle(self, limit: Span = "365d") -> list[Due]:
+    def run_until_idle(self, limit: Duration = "365d") -> list[Due]:
         """Go on, retries and all, until nothing is left to do but wait for a date.
 
         A date is not work: messages that are due later stay where they are, and schedules do not
@@ -271,7 +271,7 @@ class World:
         id: str | None = None,
         time: datetime | float | None = None,
         headers: dict[str, str] | None = None,
-        delay: Span | None = None,
+        delay: Duration | None = None,
         at: Moment | None = None,
     ) -> list[Position | None]:
         """Publish values (or finished `headrace.model.event.Event`s), all in one batch.

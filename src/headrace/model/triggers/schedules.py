@@ -78,7 +78,7 @@ class Every(PolicyStruct, frozen=True, tag="every"):
         """Keep the period as seconds.
 
         Raises:
-            Misuse: It is not a span of time, or out of range.
+            Misuse: It is not a duration, or out of range.
         """
         what = f"the period of `Every({self.period!r})`"
         keep_seconds(self, "period", low=MIN_PERIOD_S, high=MAX_PERIOD_S, what=what)

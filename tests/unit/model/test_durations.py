@@ -1,4 +1,4 @@
-"""Spans of time as people write them."""
+"""Durations as people write them."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from headrace.testing import context, event
         (timedelta(days=1), 86_400),
     ],
 )
-def test_a_span_is_read(span: object, seconds: float) -> None:
+def test_a_duration_is_read(span: object, seconds: float) -> None:
     assert seconds_in(span, "it", low=0, high=1e9) == seconds
 
 
 @pytest.mark.parametrize("span", ["", "five", "5 minutes", "m5", "-5m", "5m!", True, None, [5]])
-def test_what_is_no_span_is_refused(span: object) -> None:
+def test_what_is_not_a_duration_is_refused(span: object) -> None:
     with pytest.raises(Misuse, match="`it`"):
         seconds_in(span, "`it`", low=0, high=1e9)
 
 
 @pytest.mark.parametrize("span", [-1, "1ms", "2h", float("nan"), float("inf"), timedelta(hours=-1)])
-def test_a_span_out_of_range_is_refused(span: object) -> None:
+def test_a_duration_out_of_range_is_refused(span: object) -> None:
     with pytest.raises(Misuse, match="out of range"):
         seconds_in(span, "`it`", low=0.1, high=3_600)
 
@@ -72,8 +72,8 @@ STRUCTS = [
     and issubclass(found, msgspec.Struct)
     and found.__module__ == module.__name__
 ]
-# A share, a count, a name for what is not a time; and what the sdk makes, out of spans it has read.
-NOT_SPANS = {("PerClient", "requests"), ("Legacy", "share"), ("Lag", "slack")}
+# A share, a count, a name for what is not a time; and what the sdk makes, out of durations it has read.
+NOT_DURATIONS = {("PerClient", "requests"), ("Legacy", "share"), ("Lag", "slack")}
 MADE = {"Custom", "Forward"}
 
 
@@ -84,11 +84,11 @@ def test_no_setting_that_an_author_writes_is_a_bare_number_of_seconds() -> None:
         for field in msgspec.structs.fields(struct)
         if float in {field.type, *get_args(field.type)} and str not in get_args(field.type)
     ]
-    assert [each for each in bare if each not in NOT_SPANS and each[0] not in MADE] == []
+    assert [each for each in bare if each not in NOT_DURATIONS and each[0] not in MADE] == []
 
 
 @pytest.mark.parametrize("span", [90, 90.0, "90", "90s", "1m30s", timedelta(seconds=90)])
-def test_a_policy_keeps_any_span_as_seconds(span: float | str | timedelta) -> None:
+def test_a_policy_keeps_any_duration_as_seconds(span: float | str | timedelta) -> None:
     made = (
         policy.Retry(initial_delay=span, max_delay="2m", max_event_age=span),
         policy.Breaker(pause=span),
@@ -118,7 +118,7 @@ def test_an_error_names_the_setting_the_cause_and_the_fix() -> None:
         flow_control.Throttle(3, [5])  # type: ignore[arg-type]  # that is the mistake
 
 
-def test_streams_queues_functions_and_state_take_spans() -> None:
+def test_streams_queues_functions_and_state_take_durations() -> None:
     shop = App("shop")
     orders = shop.stream("orders", retention_age=timedelta(days=7), dedupe_window="1h")
     jobs = shop.queue("jobs", visibility="1m", delay="2m")
