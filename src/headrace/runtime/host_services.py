@@ -13,6 +13,7 @@ import msgspec
 
 from headrace.model.errors import Misuse, Refused, is_final
 from headrace.model.function import FunctionSpec
+from headrace.model.near_names import near
 from headrace.model.outcome import Returned, Scanned
 from headrace.model.record import Chunk
 from headrace.model.redaction import Blot, blotted_return
@@ -39,7 +40,6 @@ from headrace.runtime.protocol.messages import (
     StateRows,
     encode,
 )
-from headrace.sdk.source_location import near
 
 
 class Asker(msgspec.Struct, frozen=True, gc=False):

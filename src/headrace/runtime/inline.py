@@ -15,6 +15,7 @@ from headrace.environment.clock import Clock
 from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
+from headrace.model.near_names import near
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, Scanned, TimedOut
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
@@ -39,7 +40,6 @@ from headrace.runtime.protocol.messages import (
     StateRows,
 )
 from headrace.sdk.app import App
-from headrace.sdk.source_location import near
 
 T = TypeVar("T")
 

@@ -16,6 +16,7 @@ from msgspec import structs
 from headrace.model.durations import Duration
 from headrace.model.errors import Misuse, Refused
 from headrace.model.function import AppSpec
+from headrace.model.near_names import near
 from headrace.model.policy import MAX_EVENT_BYTES
 from headrace.model.route_conflicts import check_routes
 from headrace.model.triggers.base import StreamTrigger, Trigger
@@ -42,7 +43,7 @@ from headrace.sdk.resource import Resource
 from headrace.sdk.routes import After, Before, decorator_function
 from headrace.sdk.secret_names import secret_names
 from headrace.sdk.settings import NOT_GIVEN, Setting
-from headrace.sdk.source_location import here, near
+from headrace.sdk.source_location import here
 from headrace.sdk.store import NO_DEFAULT, Store, declared_store
 from headrace.sdk.stream import Stream, StreamSource, check_name
 from headrace.sdk.stream_declarations import Streams

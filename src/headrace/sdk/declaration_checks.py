@@ -9,6 +9,7 @@ from typing import Any, Final, get_args
 from headrace.model.codec import Coder, alike, codec_for, is_bound
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
+from headrace.model.near_names import near
 from headrace.model.triggers.base import CallTrigger, StreamTrigger, Trigger, listeners
 from headrace.model.triggers.files import Missing, Silence, Watch
 from headrace.model.triggers.http import Http, Webhook
@@ -18,7 +19,6 @@ from headrace.model.triggers.tables import SqlTable
 from headrace.sdk.handler_signature import HandlerSignature
 from headrace.sdk.options import source_options
 from headrace.sdk.results import Failures
-from headrace.sdk.source_location import near
 from headrace.sdk.stream import Stream, StreamSource
 
 TRIGGERS: Final[tuple[type[Any], ...]] = get_args(Trigger)

@@ -16,10 +16,10 @@ from headrace.model.errors import Misuse
 from headrace.model.former_names import MOVED
 from headrace.model.function import FunctionSpec, QueueSpec, StreamSpec
 from headrace.model.function_options import FunctionOptions, GivenOptions
+from headrace.model.near_names import near
 from headrace.model.options import OptionRow, option_rows
 from headrace.model.triggers.base import MergeMode, StreamTrigger
 from headrace.model.webhook_signature import Secret
-from headrace.sdk.source_location import near
 from headrace.sdk.stream import Stream
 
 SOURCE_OPTIONS: Final = {

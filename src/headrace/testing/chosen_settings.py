@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from headrace.model.errors import Misuse
+from headrace.model.near_names import near
 from headrace.model.settings import SettingValue
 from headrace.sdk.app import App
 from headrace.sdk.settings import Setting
-from headrace.sdk.source_location import near
 from headrace.topology.missing_settings import needed_secrets
 
 

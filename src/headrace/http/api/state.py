@@ -13,8 +13,8 @@ from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, json_list, json_response, rfc3339, view
 from headrace.model.codec import decode_state, open_state, plain
 from headrace.model.errors import Unknown
+from headrace.model.near_names import near
 from headrace.model.stores import StoreAddress
-from headrace.sdk.source_location import near
 from headrace.storage.state.rows import decode_row, rows_of
 
 MAX_PAGE = 1_000

@@ -19,6 +19,7 @@ from headrace.model.invocation import (
     ConsumerInvocation,
     Invocation,
 )
+from headrace.model.near_names import near
 from headrace.model.outcome import Cause, Returned
 from headrace.model.record import Chunk
 from headrace.runtime.child import fork_detection
@@ -47,7 +48,6 @@ from headrace.sdk.event import Event, open_chunk
 from headrace.sdk.request import Reply
 from headrace.sdk.results import Failures
 from headrace.sdk.row_changes import ChangeReader
-from headrace.sdk.source_location import near
 
 MAX_RERUNS: Final = 16
 PLAIN: Final = frozenset({dict, str, int, float, bool, type(None)})

@@ -18,13 +18,13 @@ from typing import Any, Final
 
 from headrace.model.errors import HeadraceError, Misuse
 from headrace.model.function import AppSpec
+from headrace.model.near_names import near
 from headrace.runtime.child import source_loader
 from headrace.runtime.child.code_version import version_of, watched_by
 from headrace.runtime.child.environment_variables import unset_variable
 from headrace.runtime.child.file_advice import too_early
 from headrace.runtime.child.source_loader import FromSource, import_from_source
 from headrace.sdk.app import App
-from headrace.sdk.source_location import near
 
 _OURS: Final = f"{Path(__file__).parents[2]}{os.sep}"
 

@@ -22,6 +22,7 @@ from headrace.model.codec import is_misread, may_be_misread
 from headrace.model.errors import Invalid, Misuse, Refused, TooLarge, Unknown
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import BatchInvocation, Invocation
+from headrace.model.near_names import near
 from headrace.model.outcome import Cause, StateRead, StateWrite
 from headrace.model.policy import MAX_HEADER_BYTES, MAX_HEADERS, MAX_KEY_BYTES
 from headrace.model.record import NO_EVENTS, Append, encode_events
@@ -35,7 +36,6 @@ from headrace.sdk.app import App
 from headrace.sdk.batch import Cursor
 from headrace.sdk.consumer import Consumer
 from headrace.sdk.event import SAME_KEY, Event, SameKey
-from headrace.sdk.source_location import near
 from headrace.sdk.state import StateAccess
 from headrace.sdk.store import OWN_STORE, Store
 from headrace.sdk.stream import Stream
