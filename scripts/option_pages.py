@@ -11,8 +11,6 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import msgspec
-
 from headrace.model.function import StreamSpec
 from headrace.model.options import OptionRow, option_rows
 from headrace.node.overrides import FUNCTION_KEYS, STREAM_KEYS
@@ -72,18 +70,8 @@ def table(rows: Iterable[OptionRow]) -> list[str]:
     return [
         "| option | default | meaning |",
         "|---|---|---|",
-        *(f"| `{row.name}` | {default(row)} | {meaning(row)} |" for row in rows),
+        *(f"| `{row.name}` | {row.written_default} | {meaning(row)} |" for row in rows),
     ]
-
-
-def default(row: OptionRow) -> str:
-    """A default as the pages write it."""
-    if row.about.default:
-        return row.about.default
-    value = row.default
-    if isinstance(value, msgspec.Struct):
-        return f"`{type(value).__name__}()`"
-    return f'`"{value}"`' if isinstance(value, str) else f"`{value!r}`"
 
 
 def meaning(row: OptionRow) -> str:

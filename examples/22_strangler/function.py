@@ -33,4 +33,4 @@ def in_new_words(reply: Reply) -> Reply:
     return Reply({"system": found["sys"], "tenant": found["tnt"]}, status=reply.status)
 
 
-app.proxy("/old", upstream=OLD, before=add_tenant, after=in_new_words, timeout=5.0)
+app.proxy("/old", upstream=OLD, before=add_tenant, after=in_new_words, timeout="5s")

@@ -5,8 +5,8 @@ from headrace.bus import HttpTarget, Rule
 
 app = App("desk", owner="operations")
 
-bus = app.bus("shop.events", retention_age=30 * 86_400)
-archive = app.stream("shop.archive", retention_age=365 * 86_400)
+bus = app.bus("shop.events", retention_age="30d")
+archive = app.stream("shop.archive", retention_age="365d")
 tickets = app.stream("tickets")
 fraud = app.stream("fraud")
 

@@ -3,9 +3,9 @@
 from headrace import App, Context, Event
 
 app = App("pictures", owner="media")
-jobs = app.queue("jobs", visibility=20, max_receives=3)
-prints = app.queue("prints", visibility=120, fifo=True)
-reminders = app.queue("reminders", delay=3600)
+jobs = app.queue("jobs", visibility="20s", max_receives=3)
+prints = app.queue("prints", visibility="2m", fifo=True)
+reminders = app.queue("reminders", delay="1h")
 scaled = app.stream("scaled")
 
 

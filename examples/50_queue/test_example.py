@@ -16,17 +16,17 @@ def picture(name: str, owner: str = "ada", width: int = 40) -> dict[str, object]
 def test_the_printer_gets_each_owner_s_pictures_in_order_over_a_crash() -> None:
     with World(app) as world:
         world.publish("jobs", picture("sea"))
-        world.advance(1)
+        world.advance("1s")
         world.publish("jobs", picture("sky"))
-        world.advance(1)
+        world.advance("1s")
         printer = world.consumer("prints")
         (sea,) = printer.receive()
         assert json.loads(sea.event.value)["name"] == "sea"
         world.crash()
-        world.advance(60)
+        world.advance("1m")
         assert printer.receive() == []
         assert printer.acknowledge(sea)
-        world.advance(1)
+        world.advance("1s")
         (sky,) = printer.receive()
         assert json.loads(sky.event.value)["name"] == "sky"
 

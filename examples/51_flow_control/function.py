@@ -10,20 +10,20 @@ told = app.stream("told")
 mailed = app.stream("mailed")
 
 
-@app.function(edits, debounce=Debounce(5, longest=60), output=indexed)
+@app.function(edits, debounce=Debounce("5s", longest="1m"), output=indexed)
 def index(event: Event[dict]) -> dict:
     """Index a product once its editor pauses, and every minute where none does."""
     return event.value
 
 
-@app.function(edits, throttle=Throttle(2, per=1.0), batch_size=1, output=told)
+@app.function(edits, throttle=Throttle(2, per="1s"), batch_size=1, output=told)
 def tell(event: Event[dict]) -> dict:
     """Tell the partner of every edit, twice a second at most."""
     return event.value
 
 
 @app.function(
-    reports, sample=Sample(1, per=3600), singleton=Singleton("wait"), parallelism=4, output=mailed
+    reports, sample=Sample(1, per="1h"), singleton=Singleton("wait"), parallelism=4, output=mailed
 )
 def mail(event: Event[dict]) -> dict:
     """Mail an alarm, one an hour for each machine; the others count as done."""

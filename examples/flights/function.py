@@ -261,7 +261,9 @@ def _greater(known: int | None, new: int) -> int:
 # --- the join ------------------------------------------------------------------------------------
 
 
-@app.function(weather, departures, merge="time", idle_timeout=0.5, batch_size=2000, retry=patient)
+@app.function(
+    weather, departures, merge="time", idle_timeout="500ms", batch_size=2000, retry=patient
+)
 def join(events: Batch[Observation | Leg], context: Context) -> None:
     """Give every departure the latest weather observed at its airport at or before its schedule.
 

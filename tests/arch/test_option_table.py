@@ -17,6 +17,7 @@ from headrace.model.durations import Duration
 from headrace.model.function import QueueSettings, QueueSpec, StreamSettings, StreamSpec
 from headrace.model.function_options import FunctionOptions, GivenOptions
 from headrace.model.options import OptionRow, option_rows
+from headrace.model.sizes import Size
 from headrace.sdk.options import FUNCTION_OPTIONS, FunctionSettings
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +120,7 @@ def test_the_tables_of_options_on_the_pages_are_those_of_the_code() -> None:
 
 def authors(row: OptionRow) -> Any:
     """The type under which an author gives an option; None is the default."""
-    return (Duration if row.span is not None else row.kind) | None
+    return (Duration if row.span is not None else Size if row.is_size else row.kind) | None
 
 
 def test_an_author_gives_every_option_under_the_type_of_its_row() -> None:

@@ -28,7 +28,7 @@ from headrace.model import policy
 from headrace.model.effects import DeadEvent, Edit
 from headrace.model.event import Event
 from headrace.model.function import QueueSpec
-from headrace.model.options import option_rows
+from headrace.model.options import option_rows, written_default
 from headrace.model.outcome import Cause
 from headrace.model.record import Position, encode_events
 from headrace.model.triggers.base import Trigger
@@ -227,7 +227,10 @@ def test_every_cause_the_platform_gives_is_documented() -> None:
 
 def test_every_policy_field_is_documented_with_its_default() -> None:
     for struct in (policy.Retry, policy.Breaker, policy.Scaling, policy.Resources):
-        fields = {field.name: repr(field.default) for field in msgspec.structs.fields(struct)}
+        fields = {
+            field.name: written_default(field.type, field.default)
+            for field in msgspec.structs.fields(struct)
+        }
         assert section("policies.md", struct.__name__) == fields
 
 
@@ -279,7 +282,7 @@ def test_every_range_of_an_option_stands_on_the_page_of_triggers() -> None:
 def test_every_option_of_a_queue_is_documented_with_its_default() -> None:
     rows = section("triggers.md", "Queues")
     for name, row in option_rows(QueueSpec).items():
-        assert rows[name] == (row.about.default or repr(row.default)), name
+        assert rows[name] == row.written_default.strip("`"), name
 
 
 def test_every_limit_is_documented_with_its_value() -> None:

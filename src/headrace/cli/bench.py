@@ -20,6 +20,7 @@ import msgspec
 
 from headrace.cli.connection import json_option
 from headrace.cli.output import print_json
+from headrace.cli.size_type import SizeType
 from headrace.client.http import ENVELOPES, Client
 from headrace.environment.clock import SystemClock
 from headrace.model.errors import Unavailable
@@ -44,10 +45,10 @@ DRAIN_S = 300.0
 @click.option("--events", type=click.IntRange(1_000, 5_000_000), default=100_000, show_default=True)
 @click.option(
     "--size",
-    type=click.IntRange(1, 65_536),
+    type=SizeType(1, 65_536),
     default=100,
     show_default=True,
-    help="Bytes of an event.",
+    help="Size of an event.",
 )
 @click.option("--batch", type=click.IntRange(1, 10_000), default=1_000, show_default=True)
 @click.option("--partitions", type=click.IntRange(1, 64), default=1, show_default=True)

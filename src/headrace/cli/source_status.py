@@ -8,7 +8,9 @@ from typing import Any, Final
 import click
 
 from headrace.cli.output import Cell, plural, print_table
+from headrace.cli.size_type import SizeType
 from headrace.model.replication_slot import SLOT_WARNING_BYTES
+from headrace.model.sizes import MAX_SIZE, written_size
 
 Row = Mapping[str, Any]
 
@@ -30,10 +32,10 @@ SLOTS: Final[dict[str, Cell]] = {
 
 slot_warning_option = click.option(
     "--slot-warning",
-    type=click.IntRange(min=0),
-    default=SLOT_WARNING_BYTES,
+    type=SizeType(0, MAX_SIZE),
+    default=written_size(SLOT_WARNING_BYTES),
     show_default=True,
-    metavar="BYTES",
+    metavar="SIZE",
     help="A replication slot that keeps more of its server's log is `behind`.",
 )
 

@@ -18,6 +18,7 @@ from headrace.http.problem_details import Unsupported
 from headrace.http.streaming_response import AnswerSender, StreamedAnswer
 from headrace.model.durations import seconds_in
 from headrace.model.errors import Invalid, Misuse, TooLarge
+from headrace.model.sizes import MAX_SIZE, bytes_in
 from headrace.security.access import Peer
 
 MAX_QUERY_PARAMETERS = 100
@@ -180,6 +181,20 @@ class IncomingRequest:
             return default
         try:
             return seconds_in(text, f"`{name}`", low=0, high=high)
+        except Misuse as error:
+            raise Invalid(f"{error}") from error
+
+    def size(self, name: str, default: int) -> int:
+        """A size out of the query, in bytes.
+
+        Raises:
+            Invalid: It is not a size.
+        """
+        text = self.query.get(name)
+        if text is None:
+            return default
+        try:
+            return bytes_in(text, f"`{name}`", low=0, high=MAX_SIZE)
         except Misuse as error:
             raise Invalid(f"{error}") from error
 

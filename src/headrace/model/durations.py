@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, overload
+from math import inf
+from typing import TYPE_CHECKING, Final, overload
 
 from msgspec.structs import force_setattr
 
@@ -64,6 +65,7 @@ _UNITS: Final = {
 }
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(us|ms|[smhdw])")
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
+_BEYOND: Final = 1 << 64
 _FIX: Final = 'write seconds, a text such as "500ms", "90s", "5m" or "1h30m", or a `timedelta`'
 
 
@@ -76,8 +78,11 @@ def seconds_in(span: object, what: str, *, low: float, high: float) -> float:
     match span:
         case bool():
             raise Misuse(f"{what} is {span!r}; {_FIX}")
-        case int() | float():
-            seconds = float(span)
+        case float():
+            seconds = span
+        case int():
+            # An int may be larger than any float.
+            seconds = float(span) if abs(span) < _BEYOND else inf if span > 0 else -inf
         case str():
             seconds = _read(span, what)
         case timedelta():
@@ -110,11 +115,6 @@ def written(span: timedelta) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"
-
-
-def default(seconds: float | None) -> Any:
-    """Default of a field of `Seconds`, in a form that type checkers accept."""
-    return seconds
 
 
 def keep_seconds(

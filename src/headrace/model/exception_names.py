@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Annotated, Final, overload
 
 from msgspec.structs import force_setattr
 
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
             ...
 
 else:
-    ExceptionNames = tuple[str, ...]
+    # Not bare texts, so that `PolicyStruct` lets classes pass.
+    ExceptionNames = Annotated[tuple[str, ...], ExceptionName]
 
 NAMED_BY_PLATFORM: Final = frozenset(
     {
@@ -64,11 +65,6 @@ NAMED_BY_PLATFORM: Final = frozenset(
 
 MAX_LEAVES, MAX_CLASSES, MAX_LETTERS = 16, 32, 200
 """What a failure carries at most: exceptions of a group, classes of each, letters of a name."""
-
-
-def no_exceptions() -> Any:
-    """Default of a field of `ExceptionNames`, in a form that type checkers accept."""
-    return ()
 
 
 def keep_exception_names(policy: object, field: str) -> None:

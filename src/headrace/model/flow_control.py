@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Literal
 
 from headrace.model.due_time import PRIORITY
-from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
+from headrace.model.durations import MaybeSeconds, Seconds, keep_seconds
 from headrace.model.errors import Misuse
 from headrace.model.policy import MAX_FLOW_LIMIT, MAX_FLOW_SECONDS
-from headrace.model.policy_struct import PolicyStruct
+from headrace.model.policy_struct import PolicyStruct, default
 
 
 def _require(holds: bool, what: str, fix: str) -> None:

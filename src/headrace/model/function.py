@@ -23,6 +23,7 @@ from headrace.model.policy import (
     MAX_VISIBILITY,
 )
 from headrace.model.settings import SettingSpec
+from headrace.model.sizes import Size
 from headrace.model.triggers.base import StreamTrigger, Trigger, listeners
 from headrace.model.triggers.bus import Forward
 from headrace.model.triggers.debezium import Debezium
@@ -134,10 +135,10 @@ class StreamSettings(TypedDict, total=False):
 
     private: bool | None
     retention_age: Duration | None
-    retention_bytes: int | None
+    retention_bytes: Size | None
     cleanup: Cleanup | None
     dedupe_window: Duration | None
-    max_event_bytes: int | None
+    max_event_bytes: Size | None
     codec: Codec | None
 
 

@@ -26,6 +26,7 @@ from headrace.model.policy import (
     Retry,
     Scaling,
 )
+from headrace.model.sizes import Size
 
 
 class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,10 +104,10 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GivenOptions(TypedDict, total=False):
-    """The same options as an author gives them: durations as any `Duration`; None means the default."""
+    """The same options as an author gives them: durations as any `Duration`, sizes as any `Size`; None means the default."""
 
     batch_size: int | None
-    batch_bytes: int | None
+    batch_bytes: Size | None
     batch_window: Duration | None
     order: EventOrder | None
     parallelism: int | None

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from datetime import timedelta
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from headrace.model.durations import seconds_in
+from headrace.model.durations import seconds_in, written
 from headrace.model.errors import Misuse
+from headrace.model.sizes import MAX_SIZE, Size, bytes_in, written_size
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -42,7 +44,8 @@ class OptionRow(msgspec.Struct, frozen=True):
 
     Attributes:
         name: The field's name, which is the option's.
-        kind: Its type, without None. A `float` is a duration, kept in seconds.
+        kind: Its type, without None. A `float` is a duration, kept in seconds; an `int` whose unit
+            is `bytes` is a size.
         optional: Whether None is one of its values.
         default: The field's default; `msgspec.NODEFAULT` without one.
         about: What its annotation says.
@@ -80,6 +83,31 @@ class OptionRow(msgspec.Struct, frozen=True):
         return (self.about.low, float("inf") if self.about.high is None else self.about.high)
 
     @property
+    def is_size(self) -> bool:
+        """Return whether it is a number of bytes."""
+        return self.kind is int and self.about.unit == "bytes"
+
+    def number(self, value: object, what: str) -> float | int | None:
+        """A duration as seconds, or a size as bytes; None where it is neither of the two.
+
+        Raises:
+            Misuse: The value is not one, or out of range; `what` names it.
+        """
+        if self.span is not None:
+            low, high = self.span
+            return seconds_in(value, what, low=low, high=high)
+        if self.is_size:
+            most = MAX_SIZE if self.about.high is None else int(self.about.high)
+            return bytes_in(value, what, low=int(self.about.low), high=most)
+        return None
+
+    @property
+    def written_default(self) -> str:
+        """Its default as authors write it."""
+        shown = written_default(Size if self.is_size else self.kind, self.default)
+        return self.about.default or f"`{shown}`"
+
+    @property
     def range(self) -> str:
         """Its range in words, such as `1 to 10,000`."""
         low, high = self.about.low, self.about.high
@@ -108,6 +136,27 @@ def option_rows(of: type[msgspec.Struct]) -> Mapping[str, OptionRow]:
     return rows
 
 
+def written_default(kind: Any, value: Any) -> str:
+    """A default as authors write it: `"30s"`, `"4MiB"`, `Retry()`, `100`.
+
+    Args:
+        kind: The type of the field. A `float` is a duration, an int that may be a text a size.
+        value: The default.
+    """
+    kinds = get_args(kind) or (kind,)
+    if value is None or isinstance(value, bool):
+        return repr(value)
+    if value == 0:
+        return "0"
+    if float in kinds:
+        return f'"{written(timedelta(seconds=value))}"'
+    if int in kinds and str in kinds:
+        return f'"{written_size(value)}"'
+    if isinstance(value, msgspec.Struct):
+        return f"{type(value).__name__}()"
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
 def check_ranges(spec: msgspec.Struct, where: str) -> None:
     """Pass, where every number and duration of a description is in its option's range.
 
@@ -118,10 +167,11 @@ def check_ranges(spec: msgspec.Struct, where: str) -> None:
         value = getattr(spec, name)
         if value is None:
             continue
-        if row.span is not None:
-            low, high = row.span
-            seconds_in(value, f"{where}: `{name}`", low=low, high=high)
-        elif row.kind is int and not row.in_range(value):
+        if (
+            row.number(value, f"{where}: `{name}`") is None
+            and row.kind is int
+            and not row.in_range(value)
+        ):
             raise Misuse(f"{where}: `{name}={value!r}` is out of range; use {row.range}")
 
 

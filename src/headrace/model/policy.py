@@ -1,7 +1,7 @@
 """Every limit, retry rule and window, with its default: what may be asked of the platform.
 
 Policies are values an author gives to a function; the same names stand in `headrace.toml`.
-Durations are seconds, texts such as `"5m"`, or `timedelta`s; sizes are bytes. A value that cannot work is refused when it is written.
+Durations are seconds, texts such as `"5m"`, or `timedelta`s; sizes are bytes, or texts such as `"64MiB"`. A value that cannot work is refused when it is written.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from typing import Literal
 
 import msgspec
 
-from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
+from headrace.model.durations import MaybeSeconds, Seconds, keep_seconds
 from headrace.model.errors import Misuse
-from headrace.model.exception_names import ExceptionNames, keep_exception_names, no_exceptions
-from headrace.model.policy_struct import PolicyStruct
+from headrace.model.exception_names import ExceptionNames, keep_exception_names
+from headrace.model.policy_struct import PolicyStruct, default
+from headrace.model.sizes import Bytes, MaybeBytes, keep_bytes, written_size
 
 EventOrder = Literal["partition", "key", "none"]
 Commit = Literal["after", "before"]
@@ -89,8 +90,8 @@ class Retry(PolicyStruct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     max_delay: Seconds = default(60.0)
     max_event_age: MaybeSeconds = default(None)
     jitter: bool = True
-    retry_on: ExceptionNames = no_exceptions()
-    give_up_on: ExceptionNames = no_exceptions()
+    retry_on: ExceptionNames = default(())
+    give_up_on: ExceptionNames = default(())
 
     def __post_init__(self) -> None:
         _require(
@@ -203,11 +204,11 @@ class Resources(PolicyStruct, frozen=True, kw_only=True):
         network: Whether it may open network sockets.
     """
 
-    memory: int | None = 1 << 30
+    memory: MaybeBytes = default(1 << 30)
     cpu: MaybeSeconds = default(None)
     files: int = 256
     processes: int = 64
-    file_size: int = 1 << 30
+    file_size: Bytes = default(1 << 30)
     isolation: int = 1
     network: bool = True
 
@@ -218,6 +219,8 @@ class Resources(PolicyStruct, frozen=True, kw_only=True):
             "use 0, 1 or 2",
         )
         keep_seconds(self, "cpu", low=0.001, high=MAX_KEPT_S)
+        keep_bytes(self, "memory", low=1)
+        keep_bytes(self, "file_size", low=0)
 
 
 class FleetLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,7 +236,7 @@ class FleetLimits(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     instances: int = 256
-    memory: int = 0
+    memory: Bytes = default(0)
     zygote_forks: int = 10_000
     zygote_age: Seconds = default(86_400.0)
 
@@ -243,10 +246,11 @@ class FleetLimits(msgspec.Struct, frozen=True, kw_only=True):
             f"`max_instances = {self.instances}` is out of range",
             "use 1 to 10,000",
         )
+        keep_bytes(self, "memory", low=0, what="`max_memory`")
         _require(
             self.memory == 0 or self.memory >= MIN_FLEET_MEMORY,
             f"`max_memory = {self.memory}` is too little for one app",
-            f"use {MIN_FLEET_MEMORY} bytes or more, or 0 for a share of what there is",
+            f'use "{written_size(MIN_FLEET_MEMORY)}" or more, or 0 for a share of what there is',
         )
         _require(
             1 <= self.zygote_forks <= 16_000,

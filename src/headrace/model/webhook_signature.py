@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from typing import Any, Final, Literal
 
-import msgspec
 from msgspec.structs import force_setattr
 
-from headrace.model.durations import Seconds, default, keep_seconds
+from headrace.model.durations import Seconds, keep_seconds
 from headrace.model.errors import Misuse
-from headrace.model.policy_struct import PolicyStruct
+from headrace.model.policy_struct import PolicyStruct, default
 
 MAX_SECRETS: Final = 8
 MAX_SECRETS_NAMED: Final = 100
@@ -55,7 +54,7 @@ Secrets = Secret | str | tuple[Secret | str, ...]
 """What an author may write: one, its bare name, or several while one replaces the other."""
 
 
-class _Scheme(msgspec.Struct, frozen=True):
+class _Scheme(PolicyStruct, frozen=True):
     secret: Secrets
 
     def __post_init__(self) -> None:

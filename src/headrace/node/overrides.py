@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from headrace.model.durations import seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.options import OptionRow, option_rows
@@ -129,9 +128,9 @@ def _merged_value(row: OptionRow, old: Any, new: Any) -> Any:
         return None
     if isinstance(new, str) and any(policy.__struct_config__.tag == new for policy in row.policies):
         return {"type": new}
-    if row.span is not None:
-        low, high = row.span
-        return seconds_in(new, "it", low=low, high=high)
+    number = row.number(new, "it")
+    if number is not None:
+        return number
     if isinstance(old, dict) and isinstance(new, dict):
         return {**old, **new}
     return new

@@ -19,6 +19,7 @@ from headrace.model.function import AppSpec
 from headrace.model.near_names import near
 from headrace.model.policy import MAX_EVENT_BYTES
 from headrace.model.route_conflicts import check_routes
+from headrace.model.sizes import Size
 from headrace.model.triggers.base import StreamTrigger, Trigger
 from headrace.model.triggers.bus import Forward, HttpTarget, Rule
 from headrace.model.triggers.files import Custom
@@ -518,7 +519,7 @@ class App(Streams):
         auth: Bearer | None = None,
         cors: Cors | None = None,
         rate: PerClient | None = None,
-        max_bytes: int = MAX_EVENT_BYTES,
+        max_bytes: Size = MAX_EVENT_BYTES,
         timeout: Duration = 30.0,
     ) -> None:
         """Let requests at `path` and beneath it go to another service, shaped on the way.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from headrace.model.durations import Duration, seconds_in
+from headrace.model.durations import Duration
 from headrace.model.errors import Misuse
 from headrace.model.former_names import MOVED
 from headrace.model.function import FunctionSpec, QueueSpec, StreamSpec
@@ -97,9 +97,9 @@ def _checked(row: OptionRow, value: Any, where: str) -> Any:
     if value is None:
         return None
     written = f"{where}: `{row.name}={value!r}`"
-    if row.span is not None:
-        low, high = row.span
-        return seconds_in(value, f"{where}: `{row.name}=`", low=low, high=high)
+    number = row.number(value, f"{where}: `{row.name}=`")
+    if number is not None:
+        return number
     if row.kind is int:
         if not isinstance(value, int) or isinstance(value, bool):
             raise Misuse(f"{written} is not a whole number; use {row.range}")

@@ -64,6 +64,22 @@ def queries(route: Http | Webhook) -> Checker | None:
     return None if route.query_schema is None else Checker(route.query_schema)
 
 
+@pytest.mark.parametrize("text", ["", "x", "-1", "nan", "inf", "5+minutes", "9" * 400])
+def test_a_wrong_duration_or_size_in_a_query_is_refused_with_name_and_fix(text: str) -> None:
+    given = request(f"wait={text}&size={text}".encode())
+    with pytest.raises(Invalid, match=r"`wait` is .*(write|use) "):
+        given.seconds("wait", 0.0, high=30)
+    with pytest.raises(Invalid, match=r"`size` is .*(write|use) "):
+        given.size("size", 0)
+
+
+def test_durations_and_sizes_in_a_query_are_read_as_everywhere() -> None:
+    given = request(b"wait=1m30s&size=64MiB")
+    assert given.seconds("wait", None, high=3_600) == 90
+    assert given.size("size", 0) == 64 << 20
+    assert (given.seconds("other", None, high=1), given.size("other", 5)) == (None, 5)
+
+
 def test_a_body_is_taken_byte_for_byte_where_it_is_of_the_type() -> None:
     route = resolved(Http("POST", "/x"), Order)
     raw = b'{ "item":"tea" , "count": 2, "more": 1 }'

@@ -311,7 +311,7 @@ def test_a_key_that_names_no_column_is_refused() -> None:
     assert Debezium(key_columns="id").keys == ("id",)
     assert Debezium(key_columns=("a", "b")).keys == ("a", "b")
     for wrong in ("", ("a", ""), 5):
-        with pytest.raises(Misuse, match='write `key_columns="id"`'):
+        with pytest.raises(Misuse, match=r"key_columns=[^;]*; (write|use a text)"):
             Debezium(key_columns=wrong)  # type: ignore[arg-type]  # that is the point
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
-from headrace.model.policy import DeadLetter, ParkKey, Retry
+from headrace.model.policy import Breaker, DeadLetter, ParkKey, Resources, Retry
 from headrace.node.config import NodeFile, Settings, client_address, load, read_note, write_note
 
 
@@ -219,3 +220,83 @@ def test_what_kubernetes_makes_up_for_a_service_is_passed_over(
 def test_what_only_looks_like_it_is_refused(variable: str, text: str, tmp_path: Path) -> None:
     with pytest.raises(Misuse, match=variable):
         settings(tmp_path, env={variable: text})
+
+
+NODE_TEXT = """
+[node]
+drain = "1m30s"
+zygote_age = "1h"
+max_body_bytes = "2MiB"
+max_memory = "1GB"
+
+[functions."shop.price"]
+batch_bytes = "1MiB"
+timeout = "5m"
+resources = { memory = "256MiB", cpu = "10s" }
+breaker = { pause = "1m" }
+
+[streams.orders]
+retention_age = "7d"
+retention_bytes = "10GB"
+"""
+
+
+def test_durations_and_sizes_of_every_source_become_numbers(tmp_path: Path) -> None:
+    env = {
+        "HEADRACE_MAX_MEMORY": "2GiB",
+        "HEADRACE_FUNCTIONS__SHOP_PRICE__RESOURCES__FILE_SIZE": "64MiB",
+        "HEADRACE_STREAMS__ORDERS__MAX_EVENT_BYTES": "4096",
+    }
+    found = settings(tmp_path, NODE_TEXT, env)
+    assert (found.drain, found.zygote_age) == (90, 3_600)
+    assert (found.max_body_bytes, found.max_memory) == (2 << 20, 2 << 30)
+    app = found.apply(shop())
+    (price,), (orders,) = app.functions, app.streams
+    assert (price.batch_bytes, price.timeout) == (1 << 20, 300)
+    assert price.resources == Resources(memory=256 << 20, cpu=10, file_size=64 << 20)
+    assert price.breaker == Breaker(pause=60)
+    assert (orders.retention_age, orders.retention_bytes) == (604_800, 10**10)
+    assert orders.max_event_bytes == 4_096
+    assert b"MiB" not in msgspec.json.encode(app)
+
+
+@pytest.mark.parametrize("given", ['"64mb"', "-1", "1.5", "[]", "true", "nan", '""', "9" * 30])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[node]\nmax_body_bytes = ",
+        "[node]\nmax_memory = ",
+        "[functions.x]\nbatch_bytes = ",
+        "[functions.x]\nresources.memory = ",
+        "[streams.x]\nretention_bytes = ",
+        "[streams.x]\nmax_event_bytes = ",
+    ],
+)
+def test_a_wrong_size_is_refused_with_file_line_and_fix(
+    tmp_path: Path, line: str, given: str
+) -> None:
+    with pytest.raises(Misuse, match=r"headrace.toml:2: .*(use|write|got|TOML|expected) "):
+        settings(tmp_path, f"{line}{given}\n")
+
+
+@pytest.mark.parametrize("given", ['"5 minutes"', "-1", "[]", "true", "nan", "inf", '""'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[node]\ndrain = ",
+        "[node]\nzygote_age = ",
+        "[functions.x]\ntimeout = ",
+        "[functions.x]\nbatch_window = ",
+        "[functions.x]\nresources.cpu = ",
+        "[functions.x]\nbreaker.pause = ",
+        "[functions.x]\nscaling.keep_warm = ",
+        "[functions.x]\nretry.max_event_age = ",
+        "[streams.x]\nretention_age = ",
+        "[streams.x]\ndedupe_window = ",
+    ],
+)
+def test_a_wrong_duration_is_refused_with_file_line_and_fix(
+    tmp_path: Path, line: str, given: str
+) -> None:
+    with pytest.raises(Misuse, match=r"headrace.toml:2: .*(use|write|got|expected) "):
+        settings(tmp_path, f"{line}{given}\n")

@@ -78,7 +78,10 @@ def test_none_is_the_default_except_for_a_breaker() -> None:
     [
         ({"partitions": 10**9}, "`partitions=1000000000` is out of range; use 1 to 100,000"),
         ({"retention_age": -1.0}, "`retention_age` is -1 s, which is out of range"),
-        ({"max_event_bytes": 0}, "`max_event_bytes=0` is out of range; use 1 to 8,388,608 bytes"),
+        (
+            {"max_event_bytes": 0},
+            "`max_event_bytes` is 0 bytes, which is out of range; use 1 to 8,388,608 bytes",
+        ),
     ],
 )
 def test_a_process_that_claims_a_stream_out_of_range_is_not_believed(

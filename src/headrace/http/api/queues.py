@@ -30,10 +30,11 @@ from headrace.http.response import (
     rfc3339,
     view,
 )
-from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
+from headrace.model.durations import MaybeSeconds, Seconds, keep_seconds
 from headrace.model.errors import Invalid, Refused, Unknown
 from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_MESSAGES, MAX_VISIBILITY
+from headrace.model.policy_struct import default
 from headrace.storage.log.queue_leases import place_of
 from headrace.topology.external_consumers import consumer_name
 

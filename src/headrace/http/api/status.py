@@ -106,7 +106,7 @@ async def lag(context: ApiContext, request: IncomingRequest, _: tuple[str, ...])
 
 async def sources(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """Every trigger that brings events in, whether it does, and how its replication slot stands."""
-    warning = request.number("warning", SLOT_WARNING_BYTES, high=1 << 62)
+    warning = request.size("warning", SLOT_WARNING_BYTES)
     access = await read_access_of(context, request)
     found = await context.services.sources.rows(request.query.get("function"))
     shown = (source_view(row, warning) for row in access.sources(found))

@@ -9,9 +9,10 @@ from headrace.http.context import ApiContext
 from headrace.http.pipeline.api_routes import Routes
 from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, json_list, json_response, rfc3339
-from headrace.model.durations import MaybeSeconds, default, keep_seconds
+from headrace.model.durations import MaybeSeconds, keep_seconds
 from headrace.model.errors import Unknown
 from headrace.model.policy import MAX_LIFETIME_S
+from headrace.model.policy_struct import default
 from headrace.security.tokens import Token
 
 _WORDS = {"committed": "committed", "dead": "dead"}

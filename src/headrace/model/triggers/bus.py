@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import force_setattr
 
-from headrace.model.durations import Seconds, default, keep_seconds
+from headrace.model.durations import Seconds, keep_seconds
 from headrace.model.errors import Misuse
 from headrace.model.policy import Retry
-from headrace.model.policy_struct import PolicyStruct
+from headrace.model.policy_struct import PolicyStruct, default
 from headrace.model.webhook_signature import Secret
 
 DEFAULT_BUS: Final = "default"
@@ -57,12 +57,12 @@ class Rule(PolicyStruct, frozen=True, tag="rule"):
         if not isinstance(self.pattern, dict):
             raise Misuse(f"`Rule({self.pattern!r})`: a pattern is a dict of what must match")
         force_setattr(self, "bus", getattr(self.bus, "name", self.bus))
-        one = isinstance(self.streams, str) or hasattr(self.streams, "name")
-        given = (self.streams,) if one else self.streams
-        names = tuple(dict.fromkeys(getattr(each, "name", each) for each in given))
-        for name in (self.bus, *names):
+        given = self.streams if isinstance(self.streams, (tuple, list)) else (self.streams,)
+        named = [getattr(each, "name", each) for each in given]
+        for name in (self.bus, *named):
             if not isinstance(name, str) or not name or name.startswith("_"):
                 raise Misuse(f"`Rule`: {name!r} is not a public stream; name a bus or a stream")
+        names = tuple(dict.fromkeys(named))
         if len(names) > MAX_RULE_STREAMS:
             raise Misuse(
                 f"`Rule`: {len(names)} streams are watched; use at most {MAX_RULE_STREAMS}"

@@ -7,7 +7,7 @@ at hand, and what is read is a text, so that the trigger stays a value.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, overload, runtime_checkable
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -61,8 +61,9 @@ if TYPE_CHECKING:
             ...
 
 else:
-    StreamName = str
-    FolderPath = str
+    # Not bare texts, so that `PolicyStruct` lets more than a text pass.
+    StreamName = Annotated[str, Named]
+    FolderPath = Annotated[str, os.PathLike]
 
 
 def keep_name(trigger: msgspec.Struct, *fields: str) -> None:

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import force_setattr
 
-from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
+from headrace.model.durations import MaybeSeconds, Seconds, keep_seconds
 from headrace.model.errors import Misuse
-from headrace.model.policy_struct import PolicyStruct
+from headrace.model.policy_struct import PolicyStruct, default
 from headrace.model.triggers.field_types import FolderPath, StreamName, keep_name, keep_path
 
 FileEvent = Literal["created", "modified", "deleted"]

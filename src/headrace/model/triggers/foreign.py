@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from headrace.model.durations import Seconds, default, keep_seconds
+from headrace.model.durations import Seconds, keep_seconds
 from headrace.model.errors import Misuse
-from headrace.model.policy_struct import PolicyStruct
+from headrace.model.policy_struct import PolicyStruct, default
 from headrace.model.triggers.debezium import Debezium
 
 MAX_IN_FLIGHT = 1_000

@@ -12,11 +12,12 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec.structs import force_setattr
 
-from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
+from headrace.model.durations import MaybeSeconds, Seconds, keep_seconds
 from headrace.model.errors import Misuse
 from headrace.model.policy import MAX_BATCH_BYTES, MAX_EVENT_BYTES
-from headrace.model.policy_struct import PolicyStruct
+from headrace.model.policy_struct import PolicyStruct, default
 from headrace.model.route import Segment, segments_of
+from headrace.model.sizes import Bytes, keep_bytes
 from headrace.model.webhook_signature import Signature
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -204,7 +205,7 @@ class Http(PolicyStruct, frozen=True, tag="http"):
     auth: Bearer | None = None
     cors: Cors | None = None
     rate: PerClient | None = None
-    max_bytes: int = MAX_EVENT_BYTES
+    max_bytes: Bytes = default(MAX_EVENT_BYTES)
     timeout: MaybeSeconds = default(None)
     headers: str | tuple[str, ...] = ()
     key: str = ""
@@ -276,7 +277,7 @@ class Webhook(PolicyStruct, frozen=True, tag="webhook"):
     signature: Signature
     body: Any = None
     rate: PerClient | None = None
-    max_bytes: int = 1 << 20
+    max_bytes: Bytes = default(1 << 20)
     headers: str | tuple[str, ...] = ()
     key: str = ""
     dedupe: Seconds = default(3 * 86_400.0)
@@ -342,7 +343,7 @@ class Proxy(msgspec.Struct, frozen=True, kw_only=True):
     auth: Bearer | None = None
     cors: Cors | None = None
     rate: PerClient | None = None
-    max_bytes: int = MAX_EVENT_BYTES
+    max_bytes: Bytes = default(MAX_EVENT_BYTES)
     timeout: Seconds = default(30.0)
 
     def __post_init__(self) -> None:
@@ -356,7 +357,7 @@ class Proxy(msgspec.Struct, frozen=True, kw_only=True):
         if any(segment.kind == "path" for segment in segments) or self.path.endswith("/"):
             raise Misuse(f'`{what}` takes all beneath its path already; write it like `"/legacy"`')
         check_upstream(self.upstream, "proxy")
-        _check_size(self.max_bytes, what)
+        keep_bytes(self, "max_bytes", low=1, high=MAX_BATCH_BYTES, what=f"`max_bytes=` of `{what}`")
         limit = f"`timeout=` of `{what}`"
         keep_seconds(self, "timeout", low=0.001, high=MAX_TIMEOUT_S, what=limit)
 
@@ -404,7 +405,7 @@ def _check_responses(given: Any, mode: str, what: str) -> None:
 
 
 def _check_common(route: Http | Webhook, what: str) -> None:
-    _check_size(route.max_bytes, what)
+    keep_bytes(route, "max_bytes", low=1, high=MAX_BATCH_BYTES, what=f"`max_bytes=` of `{what}`")
     given: Any = route.headers
     headers = (given,) if isinstance(given, str) else tuple(given)
     if len(headers) > MAX_HEADERS:
@@ -422,13 +423,6 @@ def _check_common(route: Http | Webhook, what: str) -> None:
         high=MAX_REMEMBERED_S,
         what=f"`dedupe=` of `{what}`",
     )
-
-
-def _check_size(size: object, what: str) -> None:
-    if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_BATCH_BYTES:
-        raise Misuse(
-            f"`{what}`: `max_bytes={size!r}` is out of range; use 1 to {MAX_BATCH_BYTES:,}"
-        )
 
 
 def _check_header(header: object, what: str) -> None:

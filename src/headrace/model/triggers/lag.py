@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.model.durations import Seconds, default, keep_seconds
+from headrace.model.durations import Seconds, keep_seconds
 from headrace.model.errors import Misuse
-from headrace.model.policy_struct import PolicyStruct
+from headrace.model.policy_struct import PolicyStruct, default
 from headrace.model.triggers.field_types import StreamName, keep_name
 
 MAX_INSTANCES: Final = 1_000

@@ -9,11 +9,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, Literal
 
+import msgspec
 from msgspec.structs import force_setattr
 
-from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
+from headrace.model.durations import MaybeSeconds, Seconds, keep_seconds
 from headrace.model.errors import Misuse
-from headrace.model.policy_struct import PolicyStruct
+from headrace.model.policy_struct import PolicyStruct, default
 
 Misfire = Literal["once", "skip", "all"]
 
@@ -58,7 +59,7 @@ class Cron(PolicyStruct, frozen=True, tag="cron"):
                 f"`Cron({text!r})` has {len(words)} fields; write five (minute hour day month "
                 "weekday), or six with seconds first"
             )
-        _check(f"Cron({text!r})", self.tz, self.misfire)
+        _check(f"Cron({text!r})", self.tz, self.misfire, self.payload)
 
 
 class Every(PolicyStruct, frozen=True, tag="every"):
@@ -82,7 +83,7 @@ class Every(PolicyStruct, frozen=True, tag="every"):
         """
         what = f"the period of `Every({self.period!r})`"
         keep_seconds(self, "period", low=MIN_PERIOD_S, high=MAX_PERIOD_S, what=what)
-        _check(f"Every({self.period!r})", "UTC", self.misfire)
+        _check(f"Every({self.period!r})", "UTC", self.misfire, self.payload)
 
     @property
     def seconds(self) -> float:
@@ -127,14 +128,21 @@ class At(PolicyStruct, frozen=True, tag="at"):
             ) from error
         period = f"`every=` of `{what}`"
         keep_seconds(self, "every", low=MIN_PERIOD_S, high=MAX_PERIOD_S, what=period)
-        _check(what, self.tz, self.misfire)
+        _check(what, self.tz, self.misfire, self.payload)
 
 
 Schedule = Cron | Every | At
 
 
-def _check(what: str, tz: object, misfire: object) -> None:
+def _check(what: str, tz: object, misfire: object, payload: object) -> None:
     if not isinstance(tz, str) or not tz:
         raise Misuse(f'`{what}`: `tz={tz!r}` is not a time zone; write its name, "Europe/Berlin"')
     if misfire not in {"once", "skip", "all"}:
         raise Misuse(f"`{what}`: `misfire={misfire!r}` is unknown; use `once`, `skip` or `all`")
+    try:
+        msgspec.msgpack.encode(payload)
+        msgspec.json.encode(payload)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Misuse(
+            f"`{what}`: `payload=` cannot be JSON ({error}); write what JSON has"
+        ) from error

@@ -13,9 +13,9 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 from msgspec.structs import force_setattr
 
-from headrace.model.durations import Seconds, default, keep_seconds
+from headrace.model.durations import Seconds, keep_seconds
 from headrace.model.errors import Misuse
-from headrace.model.policy_struct import PolicyStruct
+from headrace.model.policy_struct import PolicyStruct, default
 
 RowOp = Literal["read", "insert", "update", "delete", "truncate"]
 Row = Mapping[str, Any]

@@ -262,7 +262,7 @@ def somebody_else(folder: Path) -> Iterator[None]:
     ("settings", "says"),
     [
         ({"glob": ""}, "is not a glob"),
-        ({"events": ("moved",)}, "created, modified, deleted"),
+        ({"events": ("moved",)}, "`created`, `modified` or `deleted`"),
         ({"settle": -1}, "out of range"),
         ({"poll": 0}, "out of range"),
     ],

@@ -305,7 +305,7 @@ def test_a_schedule_that_cannot_be_read_stops_the_deployment() -> None:
     [
         (lambda: Cron("* *"), "has 2 fields"),
         (lambda: Cron(""), "is not an expression"),
-        (lambda: Cron("@daily", misfire="later"), "`misfire='later'` is unknown"),  # type: ignore[arg-type]
+        (lambda: Cron("@daily", misfire="later"), "is `'later'`; use `once`, `skip` or `all`"),  # type: ignore[arg-type]
         (lambda: Every("soon"), "write seconds"),
         (lambda: Every(0), "out of range"),
         (lambda: Every(True), "write seconds"),
