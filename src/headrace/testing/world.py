@@ -32,7 +32,6 @@ from headrace.model.due_time import Moment
 from headrace.model.durations import Duration, seconds_in
 from headrace.model.effects import DeadEvent
 from headrace.model.errors import Misuse, Unavailable, Unknown
-from headrace.model.near_names import near
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
 from headrace.model.policy import MAX_KEPT_S
 from headrace.model.record import Position, decode_events
