@@ -68,7 +68,7 @@ def a_convoy_that_was_cut_counts_as_done(patch: pytest.MonkeyPatch) -> None:
     def careless(unit: Any, outcome: Any, spec: Any, *, now: int, draw: Any) -> Any:
         return settling.Verdict(finished=unit.chunks, kept=True)
 
-    patch.setattr(settling, "_settle_convoy", careless)
+    patch.setattr(settling, "_settle_coalesced", careless)
 
 
 @plant("I1", "I4")

@@ -186,13 +186,13 @@ def a_message_is_given_out_once_more_than_asked(patch: pytest.MonkeyPatch) -> No
 
 @plant("Q3", "queue")
 def a_new_host_does_not_know_who_holds_what(patch: pytest.MonkeyPatch) -> None:
-    real = ExternalConsumers._look
+    real = ExternalConsumers._load
 
     async def forgetful(self: Any, function: str, offer: Any) -> None:
         await real(self, function, offer)
         offer.lease = None
 
-    patch.setattr(ExternalConsumers, "_look", forgetful)
+    patch.setattr(ExternalConsumers, "_load", forgetful)
 
 
 @plant("Q4", "queue")

@@ -1,7 +1,7 @@
-"""What all delivery of a node stands on, as one value: where things are kept, time, chance and tasks.
+"""The parts of a node that all delivery needs, as one value: storage, log, clock, randomness and tasks.
 
-Made once, by whoever builds a node (`node/assembly`, or a host of a simulated world). It travels instead
-of its parts; whatever needs one part only takes that part.
+Created once, by the assembly of a node (`node/assembly`, or a host of the simulation). It is passed instead of its
+parts; code that needs one part takes only that part.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Engine:
     Attributes:
         committer: Commits every change of the node.
         log: Keeps the events of streams and queues.
-        clock: Tells the time, and sleeps.
-        random: Draws tokens, seeds and the spread of pauses.
-        tasks: Owns what runs in the background.
-        telemetry: Records what ran, what was left out and what was missed.
+        clock: Returns the time, and sleeps.
+        random: Draws tokens, seeds and the jitter of pauses.
+        tasks: Owns the background tasks.
+        telemetry: Records runs, events that were left out and events that were missed.
     """
 
     committer: Committer
@@ -40,9 +40,9 @@ class Engine:
 
     @property
     def storage(self) -> Storage:
-        """Keeps positions, state and everything else that survives a crash; for looks at it."""
+        """Return the store of positions, state and everything else that survives a crash; for reads."""
         return self.committer.storage
 
     def backoff(self) -> Backoff:
-        """A pause that grows with each failure of one task."""
+        """Return a pause that grows with each failure of one task."""
         return Backoff(self.clock, self.random)

@@ -1,4 +1,4 @@
-"""Answers what a running function asks its host for (`runtime.host_services`)."""
+"""Answers to the questions of running functions (`runtime.host_services`)."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def host_services(
     answers: LiveAnswers,
     secrets: Secrets,
 ) -> HostServices:
-    """The questions that a node answers.
+    """Return the questions that a node answers.
 
-    An app's name and a run's token are the platform's word, never the child's: `consumer_runs` and `answers`
-    know what the run with that token may.
+    An app's name and a run's token come from the host, never from the child: `consumer_runs` and `answers` know what the run
+    with that token may do.
     """
     state = StateReader(storage, clock)
     blot = secrets.blots.blot
@@ -60,7 +60,7 @@ class StateReader:
     async def read_state(
         self, store: StoreAddress, keys: Sequence[str]
     ) -> list[tuple[int, bytes | None]]:
-        """Version (0: never written) and value of each key; what has expired has no value.
+        """Return version (0: never written) and value of each key; expired ones have no value.
 
         Raises:
             TooLarge: They are more, or their values larger together, than one answer may have.
@@ -77,12 +77,12 @@ class StateReader:
         return [(0, None) if row is None else self._open(row) for row in found]
 
     async def scan_state(self, store: StoreAddress, prefix: str, begin: str, limit: int) -> Scanned:
-        """The first `limit` keys behind `begin` that start with `prefix`, or as many as an answer has room for.
+        """Return the first `limit` keys after `begin` that start with `prefix`, or as many as fit into an answer.
 
-        `MAX_SCAN` rows are looked at at most.
+        At most `MAX_SCAN` rows are read.
         """
-        # A run may begin before its partition's last commit has landed. Of a key asked for by name
-        # the instance knows that; of keys nobody has named yet only the store can tell.
+        # A run may start before its partition's last commit is applied. The instance caches the
+        # keys that were read or written by name; unknown keys of a range are only in the store.
         await self._storage.settled()
         store_rows = rows_of(store)
         low, high = store_rows.range(prefix, begin)
@@ -97,6 +97,7 @@ class StateReader:
             except TooLarge:
                 if asked == 1 and not seen:
                     raise
+                # The rows are too large for one answer: a shorter page.
                 asked //= 2
                 continue
             seen += page
@@ -108,7 +109,7 @@ class StateReader:
             if len(page) < asked:
                 last = None
                 break
-            # What has expired is passed over: there may be more behind it.
+            # Expired rows are skipped, so a full page may yield too few keys: read on.
             last = store_rows.name(page[-1][0])
             low = page[-1][0] + b"\x00"
         return Scanned(rows, Range(begin, last, len(seen), digest_of(seen)))

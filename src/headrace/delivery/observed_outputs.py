@@ -1,8 +1,7 @@
-"""Where functions were seen to publish, kept over restarts, for the map.
+"""Streams to which functions were seen to publish, kept over restarts, for the map.
 
-In: what `RunHistory` notes of each run that landed. Out: a row for each function and stream, written when it
-is new; read again when the node starts. Rows of functions that are not deployed any more are taken away
-then. There are at most so many, and nothing waits for them.
+In: outputs that `RunHistory` notes of each committed run. Out: a row for each function and stream, written when it is new
+and read when the node starts. Rows of functions that are not deployed any more are deleted then. Their number is bounded.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class ObservedOutputs:
         self._runs = runs
 
     async def load(self, functions: Collection[str]) -> None:
-        """Read what was kept of these functions, and take away what was kept of others."""
+        """Read the rows of these functions, and delete those of others."""
         async for page in scan_pages(self._storage, Space.META, _PREFIX, _BEHIND, limit=PAGE):
             gone: list[Delete] = []
             for key, _ in page:
@@ -43,7 +42,7 @@ class ObservedOutputs:
                 await self._storage.apply(Change(deletes=tuple(gone)))
 
     async def keep(self) -> None:
-        """Write what is new; what could not be written is tried again the next time."""
+        """Write new outputs; those that could not be written are tried again at the next call."""
         new, self._runs.new_outputs = self._runs.new_outputs, []
         if not new:
             return

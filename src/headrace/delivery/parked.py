@@ -1,8 +1,8 @@
-"""A failing key waits, its followers in order behind it; everything else flows on.
+"""Parked keys: a failing key waits, with its later events in order behind it; other keys continue.
 
-Rows of the store: one per parked event (`parked`, ordered by offset within its key) and one per
-parked key (`parked_keys`: waiting, or draining while it is redriven). Only the partition's partition worker
-writes them, so that a follower can never slip past: operators leave their wish with the partition worker.
+Rows of the store: one per parked event (`parked`, ordered by offset within its key) and one per parked key
+(`parked_keys`: waiting, or draining while it is redriven). Only the partition's worker writes them, so that no event can
+pass a parked one: operators send requests to the worker.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DRAINING = b"draining"
 
 
 class ParkedKey(msgspec.Struct, frozen=True):
-    """A key that waits.
+    """A parked key.
 
     Attributes:
         key: The author's key; None where events without a key were parked one by one.
@@ -45,33 +45,33 @@ class ParkedKey(msgspec.Struct, frozen=True):
 
 
 def lane_of(event: Event, offset: int) -> bytes:
-    """What keeps this event in order with others: its key, or itself where it has none.
+    """Return the lane of an event: its key, or its offset if it has none.
 
-    Ends in 00 and holds no other, so that it can stand inside a packed key.
+    Ends in 00 and holds no other 00, so that it can be a part of a packed key.
     """
     return pack("k" + event.key) if event.key is not None else pack("o") + pack(offset)
 
 
 def lane_name(lane: bytes) -> str | None:
-    """The author's key of a lane; None for an event without a key."""
+    """Return the author's key of a lane; None for an event without a key."""
     return lane[1:-1].replace(b"\x00\xff", b"\x00").decode() if lane.startswith(b"k") else None
 
 
 def parked_row_key(function: str, stream: str, partition: int, lane: bytes, offset: int) -> bytes:
-    """Where a parked event stands."""
+    """Return the key of a parked event's row."""
     return pack(function, stream, partition) + lane + pack(offset)
 
 
 def parked_key_key(function: str, stream: str, partition: int, lane: bytes) -> bytes:
-    """Where a parked key stands."""
+    """Return the key of a parked key's row."""
     return pack(function, stream, partition) + lane
 
 
 def parked_end(key: bytes) -> bytes:
-    """Where the rows of a parked key end; `key` is where the key itself stands.
+    """Return the end of the event rows of a parked key; `key` is its own row's key.
 
-    Not simply every row it is a prefix of: those are also the rows of longer keys that go on with
-    a NUL, which is written 00 FF. An offset never begins with FF.
+    Not every row with this prefix belongs to it: a longer key may continue with a NUL, which is written 00 FF. An offset
+    never starts with FF.
     """
     return key + b"\xff"
 
@@ -79,14 +79,14 @@ def parked_end(key: bytes) -> bytes:
 async def parked_events(
     storage: Storage, function: str, stream: str, partition: int, lane: bytes, *, limit: int
 ) -> list[DeadEvent]:
-    """The first events that wait in a lane, in order."""
+    """Return the first parked events of a lane, in order."""
     low = parked_key_key(function, stream, partition, lane)
     page = await storage.scan(Space.PARKED, low, parked_end(low), limit=limit)
     return [decode_waiting(value) for _, value in page]
 
 
 async def parked_offsets(storage: Storage, function: str, stream: str, partition: int) -> set[int]:
-    """Where everything stands that waits in a partition, being redriven or not."""
+    """Return the offsets of all parked events of a partition, also those being redriven."""
     prefix = pack(function, stream, partition)
     found: set[int] = set()
     async for page in scan_pages(storage, Space.PARKED, prefix, after(prefix), limit=PAGE):
@@ -95,7 +95,7 @@ async def parked_offsets(storage: Storage, function: str, stream: str, partition
 
 
 def chunk_of(waiting: DeadEvent) -> Chunk:
-    """The chunk of one that delivers a parked or dead event again, from where it first stood."""
+    """Return a chunk of one that delivers a parked or dead event again, at its original position."""
     position = waiting.position
     return Chunk(
         position.stream,
@@ -112,15 +112,15 @@ def chunk_of(waiting: DeadEvent) -> Chunk:
 
 
 def redriven(waiting: DeadEvent) -> Unit:
-    """The unit that runs a parked event again: with the attempts that were spent on it already."""
+    """Return the unit that runs a parked event again, with the attempts that it has spent."""
     cause = waiting.cause if waiting.spent else None
     return Unit((chunk_of(waiting),), waiting.spent, waiting.due, cause, parked=(waiting,))
 
 
 def tried(again: Unit, row: DeadEvent) -> DeadEvent | None:
-    """The row of a redriven event once it waits for its next attempt; None where it says so already.
+    """Return the row of a redriven event that waits for its next attempt; None if the row is the same already.
 
-    One that stops the partition is not written down: the row has no place for an operator's word.
+    An event that stops the partition is not stored: the row cannot hold an operator's decision.
     """
     if again.due >= FOREVER or (again.attempts, again.due) == (row.spent, row.due):
         return None
@@ -129,12 +129,12 @@ def tried(again: Unit, row: DeadEvent) -> DeadEvent | None:
 
 
 def encode_event(event: Event) -> bytes:
-    """One event's bytes, as a parked or dead row keeps them."""
+    """Encode one event, as a parked or dead row stores it."""
     return encode_events([event])
 
 
 def decode_event(body: bytes) -> Event:
-    """The event of a parked or dead row.
+    """Decode the event of a parked or dead row.
 
     Raises:
         Corrupt: The bytes are not an event.

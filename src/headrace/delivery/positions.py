@@ -1,8 +1,7 @@
-"""How far a function has come in a partition, and who may say so.
+"""Positions of functions in partitions, and their ownership.
 
-A row of the store per (function, stream, partition): the owner's epoch, the watermark and the sparse
-set. Claiming raises the epoch, so that whoever held the partition before can commit nothing more
-(the commit checks the row it last saw, byte for byte).
+A row of the store per (function, stream, partition): the owner's epoch, the watermark and the sparse set. A claim raises
+the epoch, which fences the former owner (a commit checks the row that it last saw, byte for byte).
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ _ROW_HEAD = b"\x93"
 
 
 class PositionRow(msgspec.Struct, frozen=True, gc=False):
-    """What a row says."""
+    """Decoded content of a row."""
 
     epoch: int
     progress: Progress
 
 
 class _StoredRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A row's form: finished offsets above the watermark as runs `low, high, low, high, ...`."""
+    """Encoding of a row: finished offsets above the watermark as runs `low, high, low, high, ...`."""
 
     epoch: int
     watermark: int
@@ -46,11 +45,11 @@ _event_decoder = msgspec.msgpack.Decoder(DeadEvent)
 
 
 class StoredPosition(msgspec.Struct, frozen=True, gc=False):
-    """What the store holds of one stream's partition for one function.
+    """State in the store of one stream's partition for one function.
 
     Attributes:
         trouble: Ranges that were failing.
-        parked: Lane keys that wait, and whether each is being redriven.
+        parked: Parked lane keys, and whether each is being redriven.
     """
 
     epoch: int
@@ -60,26 +59,26 @@ class StoredPosition(msgspec.Struct, frozen=True, gc=False):
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
-    """A partition taken over: the row as now stored, which the next commit must still find."""
+    """A claimed partition: the row as now stored, which the next commit must still find."""
 
     row: bytes
-    standing: StoredPosition
+    position: StoredPosition
 
 
 @functools.lru_cache(maxsize=KEYS_KEPT)
 def position_key(function: str, stream: str, partition: int) -> bytes:
-    """Where the position row stands; also the key of its trouble row. Asked for at every commit."""
+    """Return the key of the position row, and of its trouble row. Cached, since every commit needs it."""
     return pack(function, stream, partition)
 
 
 def place_of(key: bytes) -> tuple[str, str, int]:
-    """Function, stream and partition of a position row's key: the names hold no NUL."""
+    """Return function, stream and partition of a position row's key: names contain no NUL."""
     function, stream, partition = key.split(b"\x00", 2)
     return function.decode(), stream.decode(), int.from_bytes(partition, "big")
 
 
 def encode_position(epoch: int, progress: Progress) -> bytes:
-    """The stored row."""
+    """Encode a position row."""
     if not progress.sparse:
         return _encoder.encode(_StoredRow(epoch, progress.watermark))
     above: list[int] = []
@@ -89,24 +88,25 @@ def encode_position(epoch: int, progress: Progress) -> bytes:
 
 
 def fence_of(function: str, at: tuple[str, int], epoch: int | None) -> Check:
-    """Hold as long as the partition's owner has this epoch (None: it has none), whatever its progress."""
-    # A row is an array of three, of which the epoch comes first.
+    """Return a check that holds as long as the partition's owner has this epoch (None: it has no owner)."""
+    # A row is an array of three that starts with the epoch: a prefix fixes the owner and leaves
+    # the progress free.
     prefix = None if epoch is None else _ROW_HEAD + _encoder.encode(epoch)
     return Check(Space.POSITIONS, position_key(function, *at), prefix, fence=True)
 
 
 async def fence_as_stored(storage: Storage, function: str, at: tuple[str, int]) -> Check:
-    """Hold as long as nobody claims the partition, whoever owns it now."""
+    """Return a check that holds as long as no other owner claims the partition."""
     row = await storage.get(Space.POSITIONS, position_key(function, *at))
     epoch = None if row is None else decode_position(row).epoch
     return fence_of(function, at, epoch)
 
 
 def decode_position(row: bytes) -> PositionRow:
-    """Open a stored row.
+    """Decode a position row.
 
     Raises:
-        Corrupt: It is not one.
+        Corrupt: The row cannot be decoded.
     """
     try:
         found = _row_decoder.decode(row)
@@ -118,22 +118,22 @@ def decode_position(row: bytes) -> PositionRow:
 
 
 def encode_trouble(trouble: tuple[Trouble, ...]) -> bytes:
-    """The stored row."""
+    """Encode a trouble row."""
     return _encoder.encode(trouble)
 
 
 def decode_trouble(row: bytes | None) -> tuple[Trouble, ...]:
-    """Open a stored row; no row is not trouble."""
+    """Decode a trouble row; no row means no failing range."""
     return () if row is None else _trouble_decoder.decode(row)
 
 
 def encode_waiting(event: DeadEvent) -> bytes:
-    """A dead or parked event as stored."""
+    """Encode a dead or parked event."""
     return _encoder.encode(event)
 
 
 def decode_waiting(row: bytes) -> DeadEvent:
-    """A dead or parked event as it was.
+    """Decode a dead or parked event.
 
     Raises:
         Corrupt: The row is not one.
@@ -145,7 +145,7 @@ def decode_waiting(row: bytes) -> DeadEvent:
 
 
 async def start_offset(broker: Broker, stream: str, partition: int, start: str) -> int:
-    """The offset a new group begins at: `earliest`, `latest`, a number, or `@micros`.
+    """Return the offset at which a new group starts: `earliest`, `latest`, a number, or `@micros`.
 
     Raises:
         Misuse: `start` is none of these.
@@ -168,7 +168,7 @@ async def start_offset(broker: Broker, stream: str, partition: int, start: str) 
 async def claim(
     storage: Storage, broker: Broker, *, function: str, stream: str, partition: int, start: str
 ) -> Claim:
-    """Take the partition over: raise its epoch and read what is open.
+    """Claim the partition: raise its epoch and read its state.
 
     Raises:
         Fenced: Its row was deleted meanwhile.
@@ -194,18 +194,18 @@ async def claim(
             continue
         hit("claim:after-write")
         break
-    there, standing = await stored(storage, function, stream, partition)
-    if standing.epoch == found.epoch + 1:
-        return Claim(there, standing)
-    # Ours, whatever stands there by now: with the row of who claimed it meanwhile we would pass for it.
-    # Like this the first look at the store finds that the partition is lost.
-    return Claim(row, msgspec.structs.replace(standing, epoch=found.epoch + 1))
+    there, position = await stored(storage, function, stream, partition)
+    if position.epoch == found.epoch + 1:
+        return Claim(there, position)
+    # Another owner has claimed it meanwhile. Keep our own row: with the other owner's row our
+    # commits would pass its fence. The first commit or read then finds that the partition is lost.
+    return Claim(row, msgspec.structs.replace(position, epoch=found.epoch + 1))
 
 
 async def stored(
     storage: Storage, function: str, stream: str, partition: int
 ) -> tuple[bytes, StoredPosition]:
-    """The position row, and what stands beside it.
+    """Return the position row, and the decoded state of the partition.
 
     Raises:
         Fenced: There is no row any more.
@@ -223,7 +223,7 @@ async def stored(
 async def parked_keys(
     storage: Storage, function: str, stream: str, partition: int
 ) -> dict[bytes, bool]:
-    """The lane keys parked in a partition, and whether each is being redriven."""
+    """Return the parked lane keys of a partition, and whether each is being redriven."""
     prefix = pack(function, stream, partition)
     found: dict[bytes, bool] = {}
     async for page in scan_pages(storage, Space.PARKED_KEYS, prefix, after(prefix)):

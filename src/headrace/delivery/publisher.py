@@ -1,7 +1,7 @@
-"""The edge of the log: events are checked, given a partition, and made durable together.
+"""Publisher: checks events, chooses their partitions, and makes them durable together.
 
-What is oversize or malformed is refused here, before a byte is stored; what is accepted is answered
-only after the fsync.
+Oversize and malformed events are refused here, before anything is stored; accepted events are acknowledged only after the
+fsync.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from headrace.storage.log.base import Broker
 
 
 class PublishReceipt:
-    """Where each event landed; worked out when somebody asks, which most producers never do.
+    """Positions of published events; computed on demand, since most producers never read them.
 
     Attributes:
-        duplicates: How many were dropped, because their id had been seen.
+        duplicates: How many were dropped, because their id is known.
         later: How many wait for their time, and have no position yet.
     """
 
@@ -53,15 +53,14 @@ class PublishReceipt:
 
     @property
     def positions(self) -> list[Position | None]:
-        """One for each event in the order given; None for a duplicate, and for what is due later.
+        """Return one position for each event, in order; None for a duplicate, and for a message that is due later.
 
-        None too where the log keeps its own disk: what was accepted is then on its way there.
-
-        Of a chunk that held duplicates only the first survivor's position is known.
+        Also None if the log has its own storage, where accepted events arrive later. Of a chunk with duplicates only the position
+        of the first new event is known.
         """
         places: list[Position | None] = [None] * sum(map(len, self._order))
         if self.duplicates:
-            # The log knows how many it dropped, not which.
+            # The log returns the number of duplicates, not which they are.
             for indices, first in zip(self._order, self._firsts, strict=True):
                 if first is not None:
                     places[indices[0]] = first
@@ -74,7 +73,7 @@ class PublishReceipt:
 
 
 class Publisher:
-    """Puts events on streams on behalf of producers outside functions."""
+    """Appends events to streams for producers outside functions."""
 
     def __init__(
         self, broker: Broker, committer: Committer, delays: DelayedMessages | None = None
@@ -103,7 +102,7 @@ class Publisher:
         return PublishReceipt(appends, order, applied.positions, applied.duplicates)
 
     async def cancel(self, queue: str, ids: Sequence[str]) -> tuple[str, ...]:
-        """Take back messages that wait for their time; the ids of those that did.
+        """Cancel messages that wait for their time; return the ids of those that did.
 
         Raises:
             Unknown: There is no such stream.
@@ -117,7 +116,7 @@ class Publisher:
     def bound(
         self, stream: str, events: Sequence[Event], *, hops: int = 0, origin: str = ""
     ) -> list[Append]:
-        """What publishing `events` appends to a stream that is not a queue, for a change of the caller's.
+        """Return the appends of `events` to a stream that is not a queue, for the caller's own change.
 
         Raises:
             Unknown, Invalid, TooLarge: As `publish`.
@@ -142,7 +141,7 @@ class Publisher:
         appends: list[Append],
         order: Sequence[Sequence[int]],
     ) -> PublishReceipt:
-        """Put messages on a queue; those that have to wait have no position yet."""
+        """Append messages to a queue; those that wait have no position yet."""
         parts: list[Append] = []
         places: list[Sequence[int]] = []
         for append, indices in zip(appends, order, strict=True):
@@ -157,13 +156,14 @@ class Publisher:
     def _spread(
         self, spec: StreamSpec, events: Sequence[Event], hops: int, origin: str
     ) -> tuple[list[Append], list[Sequence[int]]]:
-        """The appends, and for each the indices of its events."""
+        """Return the appends, and for each the indices of its events."""
         groups: Mapping[int, Sequence[int]]
         if spec.partitions == 1:
             groups = {0: range(len(events))} if events else {}
         else:
             groups = by_partition = dict[int, list[int]]()
-            # Events without a key share a partition for one publish, so that a batch stays a batch.
+            # Events without a key share a partition within one publish: split up, each part would
+            # be a small batch.
             self._turn += 1
             for index, event in enumerate(events):
                 number = (
@@ -188,7 +188,7 @@ class Publisher:
 
 
 def _suspects(spec: StreamSpec, events: Sequence[Event]) -> list[int]:
-    """The events that need a closer look: all but short ones with a short key and nothing else."""
+    """Return the events that need all checks: all but short ones with a short key and nothing else."""
     limit, needs_key = spec.max_event_bytes, spec.cleanup == "compact"
     return [
         index

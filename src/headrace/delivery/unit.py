@@ -1,7 +1,7 @@
-"""A unit of work: events that are to be run together, and what has been tried already.
+"""Unit of work: events to run together, and the attempts that they have spent.
 
-Pure values and the ways to cut them. A unit keeps its events' order and positions; cutting never
-re-encodes more than the events that stay.
+Pure values, and functions that cut them. A unit keeps its events' order and positions; a cut does not copy or encode
+events.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Unit(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         chunks: The events, in order.
         attempts: Attempts already spent on exactly these events.
-        due: Not before this time, in microseconds since the epoch; `FOREVER` means until an
-            operator says so.
+        due: The earliest time of the next run, in microseconds since the epoch; `FOREVER` until an
+            operator decides.
         cause: Why the last attempt failed.
         parked: The parked rows these events come from, in order; empty for events from the log.
     """
@@ -37,16 +37,16 @@ class Unit(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def size(self) -> int:
-        """How many events."""
+        """Return the number of events."""
         if len(self.chunks) == 1:
-            # Asked for several times a run.
+            # Read several times per run; one chunk is the usual case.
             chunk = self.chunks[0]
             return chunk.high - chunk.low
         return sum(chunk.size for chunk in self.chunks)
 
 
 def cut(chunks: Sequence[Chunk], low: int, high: int) -> tuple[Chunk, ...]:
-    """The events at indices `[low, high)` of the sequence, as windows on the same blobs."""
+    """Return the events at indices `[low, high)` of the sequence, as windows on the same blobs."""
     found: list[Chunk] = []
     base = 0
     for chunk in chunks:
@@ -60,7 +60,7 @@ def cut(chunks: Sequence[Chunk], low: int, high: int) -> tuple[Chunk, ...]:
 
 
 def runs(indices: Iterable[int]) -> list[tuple[int, int]]:
-    """Ascending indices as half-open runs: 1 2 3 7 8 becomes (1, 4) (7, 9)."""
+    """Return ascending indices as half-open runs: 1 2 3 7 8 becomes (1, 4) (7, 9)."""
     found: list[tuple[int, int]] = []
     for index in indices:
         if found and found[-1][1] == index:
@@ -71,5 +71,5 @@ def runs(indices: Iterable[int]) -> list[tuple[int, int]]:
 
 
 def pick(chunks: Sequence[Chunk], indices: Iterable[int]) -> tuple[Chunk, ...]:
-    """The events at ascending `indices`."""
+    """Return the events at ascending `indices`."""
     return tuple(chunk for low, high in runs(indices) for chunk in cut(chunks, low, high))

@@ -1,4 +1,4 @@
-"""The error for a function that nobody has deployed, with the names that look like it."""
+"""Error for a function that is not deployed, with similar names."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MAX_NAMES: Final = 20
 
 
 def unknown_function(name: str, known: Iterable[str]) -> Unknown:
-    """What to say of a function called `name`, which is none of `known`."""
+    """Return the error for a function called `name`, which is none of `known`."""
     names = sorted(each for each in known if each[:1] != "_")
     short = [each for each in names if each.endswith(f".{name}")][:MAX_NAMES]
     if short:
         meant = " or ".join(f"`{each}`" for each in short)
         return Unknown(f"there is no function `{name}`; write the app's name too: {meant}")
-    # Names of one app begin alike, which makes none of them near: there the rest is compared.
+    # All names of an app start with its name, so they look similar: compare only the rest.
     app = name.rpartition(".")[0] + "."
     rest = {each.removeprefix(app): each for each in names if app != "." and each.startswith(app)}
     if rest:

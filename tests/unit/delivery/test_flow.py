@@ -91,12 +91,12 @@ def test_a_rate_judges_alike_however_the_events_are_read(
         for n, (at, (_, key)) in enumerate(zip(moments, times, strict=True))
     ]
     at_once, in_two = SampleFilter(spec, ["s"], 0), SampleFilter(spec, ["s"], 0)
-    passing, left = at_once.sift("s", chunks)
-    first, _ = in_two.sift("s", chunks[:cut])
-    second, _ = in_two.sift("s", chunks[cut:])
+    passing, left = at_once.filter("s", chunks)
+    first, _ = in_two.filter("s", chunks[:cut])
+    second, _ = in_two.filter("s", chunks[cut:])
     assert [c.start for c in passing] == [c.start for c in (*first, *second)]
     assert sorted(c.start for c in (*passing, *left)) == list(range(len(chunks)))
-    again, _ = at_once.sift("s", passing)
+    again, _ = at_once.filter("s", passing)
     assert [c.start for c in again] == [c.start for c in passing]
 
 
@@ -116,7 +116,7 @@ def test_events_after_the_clock_was_set_back_are_not_left_out_for_as_long() -> N
     body = encode_events([Event(b"", "k")])
     day = 86_400 * MICROS
     passing = [
-        [piece.start for piece in sieve.sift("s", [Chunk("s", 0, place, 1, body, at, 0, 1)])[0]]
+        [piece.start for piece in sieve.filter("s", [Chunk("s", 0, place, 1, body, at, 0, 1)])[0]]
         for place, at in enumerate((2 * day, 2 * day + 1, day, day + 1))
     ]
     assert passing == [[0], [], [2], []]

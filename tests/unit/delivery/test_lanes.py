@@ -19,7 +19,7 @@ def chunk_of(keys: list[str | None], first: int) -> Chunk:
 
 
 def lanes(**more: object) -> Lanes:
-    settings = {"events": 10, "size": 1 << 20, "window": 0.0, "room": 1_000} | more
+    settings = {"events": 10, "size": 1 << 20, "window": 0.0, "capacity": 1_000} | more
     return Lanes(**settings)  # type: ignore[arg-type] # by name
 
 

@@ -222,7 +222,7 @@ def test_a_discarded_event_leaves_only_its_position() -> None:
 def test_retries_planned_by_a_clock_that_was_set_back_are_brought_forward() -> None:
     books = ledger()
     books.pending.extend([Unit((chunk(1),), due=500), Unit((chunk(1, 1),), due=FOREVER)])
-    books.hasten(100)
+    books.limit_due(100)
 
     assert [unit.due for unit in books.pending] == [100, FOREVER]
 

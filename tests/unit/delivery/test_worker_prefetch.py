@@ -143,7 +143,7 @@ async def delivered(
     again = await claim(
         storage, broker, function=spec.name, stream="s", partition=0, start="earliest"
     )
-    assert again.standing.progress.watermark == events
+    assert again.position.progress.watermark == events
     await tasks.close()
     await broker.close()
     assert not failures

@@ -1,8 +1,8 @@
-"""From one version of a function to the next: what becomes of each of its readings; pure.
+"""Change from one version of a function to the next: a step for each of its subscriptions. Pure.
 
-In: what is deployed of a function, and what is to be. Out: a `Step` for each group of streams that either
-of them reads. What is not known to have changed in a way that delivery sees is left alone: its partition workers go on,
-and only the code behind them is another.
+In: the deployed version of a function, and the next one. Out: a `Step` for each group of streams that either of them
+reads. A subscription without a change that delivery sees keeps its partition workers; only the code behind them
+changes.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ Streams: TypeAlias = tuple[str, ...]
 
 
 class Step(enum.Enum):
-    """What becomes of one reading."""
+    """Change of one subscription."""
 
     KEEP = "keep"
-    """Nothing: its partition workers, positions and runs go on."""
+    """No change: its partition workers, positions and runs continue."""
     RENEW = "renew"
-    """Each partition goes on by the new description once its run in hand has landed."""
+    """Each partition continues with the new description after its run in flight has been committed."""
     REPLACE = "replace"
-    """It ends, what runs is recalled, and another one takes its place."""
+    """It ends, its runs are recalled, and a new subscription replaces it."""
     OPEN = "open"
     CLOSE = "close"
 
 
 def steps(old: FunctionSpec | None, new: FunctionSpec | None) -> dict[Streams, Step]:
-    """What becomes of each reading of a function; None is one that is not deployed."""
+    """Return the step of each subscription of a function; None stands for a function that is not deployed."""
     before, after = _readings(old), _readings(new)
     found: dict[Streams, Step] = {}
     for streams in (*before, *(each for each in after if each not in before)):
@@ -49,7 +49,8 @@ def steps(old: FunctionSpec | None, new: FunctionSpec | None) -> dict[Streams, S
 
 
 def _step(old: FunctionSpec, before: Trigger, new: FunctionSpec, after: Trigger) -> Step:
-    # The author's own code runs for long here, or is its source: the old goes on until it is ended.
+    # A consumer run or a custom source is long-lived code of the old version: it must be ended, or
+    # it would run on.
     runs_on = isinstance(after, (Lag, Custom)) and old.version != new.version
     if before == after and _delivered(old) == _delivered(new) and not runs_on:
         return Step.KEEP
@@ -63,6 +64,6 @@ def _readings(function: FunctionSpec | None) -> dict[Streams, Trigger]:
 
 
 def _delivered(function: FunctionSpec) -> FunctionSpec:
-    """The function as partition workers see it: without what says which code runs, and how else it is set off."""
+    """Return the function as partition workers see it: without its version, source and other triggers."""
     triggers = function.triggers if function.change_streams else ()
     return replace(function, version="", source="", summary="", triggers=triggers)

@@ -1,9 +1,8 @@
-"""A run that consumes by itself: which partitions it holds, what it was given, what lands for it.
+"""A run that fetches its events: its partitions, its fetched events and its commits.
 
-In: claims of partitions, then a child's requests to fetch and to commit. Out: chunks in order, and one
-change for each commit: positions, outputs and state together, fenced by the rows of the claims. It keeps
-the same ledger as a partition worker. A child can commit only what it was given here; after a commit
-that did not land, nothing more.
+In: claims of partitions, then a child's requests to fetch and to commit. Out: chunks in order, and one change for each
+commit: positions, outputs and state together, fenced by the rows of the claims. It uses the same ledger as a partition
+worker. A child can commit only events that it fetched here, and nothing after a commit that failed.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ from headrace.model.record import Chunk, Position
 
 MAX_FETCH = 10_000
 MAX_UNCOMMITTED = 100_000
-"""Events one run may have fetched and not committed."""
+"""Events that one run may have fetched and not committed."""
 
 
 class ConsumerRun:
-    """One run's hold on its partitions. Its child asks for one thing at a time.
+    """One run's partitions and fetched events. Its child sends one request at a time.
 
     Attributes:
-        partitions: What it holds.
-        token: The version of the state it writes next; one more with each commit, as in the child.
-        given: Events handed out so far.
-        missed: What retention had taken before it was handed out, by partition.
+        partitions: Its partitions.
+        token: The version of the state that it writes next; incremented by each commit, as in the child.
+        given: Events fetched so far.
+        missed: Events that retention deleted before they were fetched, by partition.
     """
 
     def __init__(
@@ -65,8 +64,10 @@ class ConsumerRun:
         self._engine = engine
         self._publish_checks = publish_checks
         self._rows = {(stream, partition): claimed.row for partition, claimed in claims.items()}
-        standing = {(stream, partition): claimed.standing for partition, claimed in claims.items()}
-        self._ledger = Ledger(spec, standing)
+        stored_positions = {
+            (stream, partition): claimed.position for partition, claimed in claims.items()
+        }
+        self._ledger = Ledger(spec, stored_positions)
         self._turns = deque(claims)
         self._open: list[Chunk] = []
         self._runaways: list[Chunk] = []
@@ -75,20 +76,20 @@ class ConsumerRun:
 
     @property
     def held(self) -> tuple[Position, ...]:
-        """What it holds, and from where."""
+        """Return its partitions, with the next offset of each."""
         stream, expected = self._stream, self._ledger.expected
         return tuple(Position(stream, each, expected((stream, each))) for each in self.partitions)
 
     def recall(self) -> None:
-        """Hand out nothing more; the run comes to its end by itself."""
+        """Supply no more events; the run then ends by itself."""
         self._over = True
 
     def close(self) -> None:
-        """The run has ended: whatever it still asks is refused."""
+        """Refuse later requests: the run has ended."""
         self._closed = True
 
     async def fetch(self, events: int) -> tuple[list[Chunk], int]:
-        """The next events (none: come to an end), and how many were not fetched.
+        """Return the next events (none: the run should end), and how many were not fetched.
 
         Raises:
             Fenced: The run is over.
@@ -96,20 +97,22 @@ class ConsumerRun:
         """
         async with self._busy:
             self._must_hold()
-            room, size = min(max(events, 0), MAX_FETCH), self._spec.batch_bytes
-            if sum(chunk.size for chunk in self._open) + room > MAX_UNCOMMITTED:
+            left, size = min(max(events, 0), MAX_FETCH), self._spec.batch_bytes
+            if sum(chunk.size for chunk in self._open) + left > MAX_UNCOMMITTED:
                 raise Misuse(
                     f"more than {MAX_UNCOMMITTED:,} events were fetched without a commit; call "
                     "`consumer.commit()` in between"
                 )
             found: list[Chunk] = []
             if not self._over and self._engine.clock.monotonic() < self._ends:
+                # Another partition first each time: one with a large backlog would otherwise
+                # starve the others.
                 self._turns.rotate(-1)
                 for partition in self._turns:
-                    if room <= 0 or size <= 0:
+                    if left <= 0 or size <= 0:
                         break
-                    chunks = await self._read(partition, room, size)
-                    room -= sum(chunk.size for chunk in chunks)
+                    chunks = await self._read(partition, left, size)
+                    left -= sum(chunk.size for chunk in chunks)
                     size -= sum(len(chunk.body) * chunk.size // chunk.count for chunk in chunks)
                     found += chunks
             self._open += found
@@ -117,15 +120,15 @@ class ConsumerRun:
             return found, await self._behind()
 
     async def _read(self, partition: int, events: int, size: int) -> list[Chunk]:
-        """What comes next in one partition: what is done or runs away is passed over."""
+        """Return the next events of one partition, without finished ones and those of an endless chain."""
         at = self._stream, partition
         log, expected = self._engine.log, self._ledger.expected(at)
         chunks = await log.fetch(*at, expected, events=events, size=size)
         if not chunks:
-            # Only what retention or compaction has removed can lie here.
+            # An empty read means that retention or compaction has removed the rest.
             self._ledger.skip(at, (await log.extent(*at)).high)
         admitted = self._ledger.admit(at, chunks)
-        # What compaction takes, nobody is meant to see.
+        # Only retention is a loss: compaction removes events that a later one of the key replaces.
         if log.stream(self._stream).cleanup == "delete":
             self.missed += ((partition, each) for each in self._ledger.missed)
         self._ledger.missed.clear()
@@ -141,7 +144,7 @@ class ConsumerRun:
         return lag
 
     async def land(self, returned: Returned) -> None:
-        """As `commit`, in the middle of the run: what it publishes is looked at first.
+        """Commit in the middle of the run, after checking what it publishes.
 
         Raises:
             Fenced, Conflict: As `commit`.
@@ -155,7 +158,7 @@ class ConsumerRun:
         await self.commit(vetted)
 
     async def commit(self, returned: Returned) -> None:
-        """Everything handed out counts as done, and what was done for it lands.
+        """Commit all fetched events as done, with their effects.
 
         Raises:
             Fenced: The run is over, or another owner has a partition.
@@ -163,7 +166,8 @@ class ConsumerRun:
         """
         async with self._busy:
             self._must_hold()
-            # Until it has landed: whatever goes wrong, this run's books are of no use any more.
+            # Closed until the commit succeeds: after a failure the ledger no longer matches the
+            # store, and another owner may have the partitions.
             self._closed = True
             change, rows = change_of(self._effects(returned), self._rows)
             if change.puts or change.deletes or change.appends or returned.reads:
@@ -175,7 +179,7 @@ class ConsumerRun:
             self._closed = False
 
     def _effects(self, returned: Returned) -> Effects:
-        # The lineage is the platform's word, never the child's.
+        # Hops and origin come from the host: a child could otherwise hide an endless chain.
         hops, origin = next_hop(self._open)
         appends = tuple(replace(append, hops=hops, origin=origin) for append in returned.appends)
         fetched, endless = tuple(self._open), tuple(self._runaways)
@@ -202,21 +206,21 @@ class ConsumerRun:
 
 
 class ConsumerRuns:
-    """The consumer runs that are on at this node, by the token of their invocation."""
+    """The consumer runs of this node, by the token of their invocation."""
 
     def __init__(self) -> None:
         self._known: dict[int, ConsumerRun] = {}
 
     def open(self, token: int, consumer: ConsumerRun) -> None:
-        """The run may fetch and commit from now on."""
+        """Let the run fetch and commit from now on."""
         self._known[token] = consumer
 
     def end(self, token: int) -> None:
-        """It may no more."""
+        """Refuse the run's requests from now on."""
         self._known.pop(token).close()
 
     async def fetch(self, token: int, events: int) -> tuple[list[Chunk], int]:
-        """The next events of the run (none: it is to end), and how many were not fetched.
+        """Return the next events of the run (none: it should end), and how many were not fetched.
 
         Raises:
             Fenced: It holds no partitions (any more).
@@ -224,7 +228,7 @@ class ConsumerRuns:
         return await self._of(token).fetch(events)
 
     async def land(self, token: int, returned: Returned) -> None:
-        """Commit what the run fetched and did since the last time.
+        """Commit the run's fetched events and effects since the last commit.
 
         Raises:
             Fenced: It holds no partitions (any more).

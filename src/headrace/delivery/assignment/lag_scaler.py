@@ -1,8 +1,8 @@
-"""How many instances of a function consume a stream, decided by its lag, and over which partitions.
+"""Number of instances that consume a stream, by its lag, and their partitions.
 
-In: what the subscription assigns, positions against the log's ends. Out: runs without events, each
-with a share of the partitions, started and recalled as the `Lag` trigger says. A share is claimed
-anew for every run, so whatever a former run still tries is fenced off.
+In: assignments of the subscription, positions and the ends of the log. Out: runs without events, each with a share of
+the partitions, started and recalled as the `Lag` trigger says. A share is claimed again for every run, which fences the
+commits of earlier runs.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from headrace.storage.log.base import Assigned, Reader, Revoked, Subscription
 from headrace.telemetry.history import run_of
 
 PAUSE_MIN_S, PAUSE_MAX_S = 0.2, 30.0
-AWAY = (Conflict, Fenced, Unavailable)
-"""The store is away, or another node was quicker: to be tried again, and nothing to tell."""
+RETRYABLE = (Conflict, Fenced, Unavailable)
+"""The store is unavailable, or another node was faster: retried, and not logged."""
 
 Share = tuple[int, ...]
 
 
 class LagScaler:
-    """One function's consumers on this node. Its one task starts runs; anybody may wake it.
+    """One function's consumers on this node. Its one task starts runs; other tasks may wake it.
 
     Attributes:
-        paused: Start nothing new, and let what runs come to its end.
+        paused: Whether no new run starts and the active ones end.
     """
 
     def __init__(
@@ -61,58 +61,62 @@ class LagScaler:
         self._publish_checks = publish_checks
         self._waiting = Wakeup()
         self._readers: dict[int, Reader] = {}
-        self._on: dict[Share, tuple[ConsumerRun, asyncio.Task[None]]] = {}
-        self._rests: dict[Share, tuple[float, float]] = {}
+        self._running: dict[Share, tuple[ConsumerRun, asyncio.Task[None]]] = {}
+        self._backoffs: dict[Share, tuple[float, float]] = {}
         self._count = 0
-        self._news = False
-        self._told: Assigned | Revoked | None = None
+        self._is_woken = False
+        self._assignment: Assigned | Revoked | None = None
 
-    # --- what this node owns ----------------------------------------------------------------
+    # --- assigned partitions ----------------------------------------------------------------
 
     async def follow(self) -> None:
-        """Take partitions up and let them go as the subscription says."""
+        """Claim and release partitions as the subscription assigns them."""
         name, backoff = f"scaler {self._spec.name}", self._engine.backoff()
         working = self._engine.tasks.supervise(self._work, name=name, backoff=backoff)
         try:
             while True:
-                # Kept until it is done: a failure of ours must not forget a partition.
-                if self._told is None:
-                    self._told = await self._subscription.read()
-                match self._told:
+                # Kept until it is applied: after a failure here the supervisor calls this again,
+                # and a lost assignment would never come back.
+                if self._assignment is None:
+                    self._assignment = await self._subscription.read()
+                match self._assignment:
                     case Assigned(partitions=partitions):
                         for partition in partitions:
-                            await self._take_up(partition)
+                            await self._claim_reader(partition)
                         hit("recovery:claimed")
                         self.wake()
                     case Revoked(partitions=partitions):
-                        await self._let_go(partitions)
+                        await self._release(partitions)
                         await self._subscription.released(partitions)
-                self._told = None
+                self._assignment = None
         finally:
             await working.stop()
 
     async def close(self) -> None:
-        """Recall what runs, and wait for its end; it is followed no more."""
-        await self._let_go(tuple(self._readers))
+        """Recall the active runs and wait for their end; call it after `follow` has ended."""
+        await self._release(tuple(self._readers))
 
-    async def _take_up(self, partition: int) -> None:
+    async def _claim_reader(self, partition: int) -> None:
         if partition in self._readers:
             return
         stream, pause, end = self._trigger.stream, PAUSE_MIN_S, None
         while end is None:
             try:
-                # So that the group begins here, even where nothing runs for a long time.
+                # The claim stores the start position now: with `latest`, events that come before
+                # the first run must not be skipped.
                 await self._claim(partition)
                 end = (await self._engine.log.extent(stream, partition)).high
-            except AWAY:
+            except RETRYABLE:
                 await self._engine.clock.sleep(self._engine.random.uniform(pause / 2, pause))
         self._readers[partition] = self._subscription.reader(stream, partition, end)
 
-    async def _let_go(self, partitions: Sequence[int]) -> None:
-        """Recall the runs that hold any of them, and wait for their ends."""
+    async def _release(self, partitions: Sequence[int]) -> None:
+        """Recall the runs that hold any of these partitions, and wait for their end."""
         gone = {each: self._readers.pop(each) for each in partitions if each in self._readers}
         ending = [
-            (consumer, run) for share, (consumer, run) in self._on.items() if set(share) & set(gone)
+            (consumer, run)
+            for share, (consumer, run) in self._running.items()
+            if set(share) & set(gone)
         ]
         for consumer, _ in ending:
             consumer.recall()
@@ -122,58 +126,61 @@ class LagScaler:
             reader.close()
 
     def wake(self) -> None:
-        """Look at the lag soon."""
-        self._news = True
+        """Measure the lag soon."""
+        self._is_woken = True
         self._waiting.wake()
 
     def pause(self, paused: bool) -> None:
-        """Start nothing new (or go on again)."""
+        """Start no new run (or continue)."""
         self.paused = paused
         self.wake()
 
     def state_of(self, partition: int) -> str:
-        """What becomes of the partition here, in words."""
+        """Return the state of the partition here, in words."""
         if self.paused:
             return "paused"
-        if any(partition in share for share in self._on):
+        if any(partition in share for share in self._running):
             return "running"
-        if any(partition in share for share in self._rests):
+        if any(partition in share for share in self._backoffs):
             return "retrying"
         return "waiting for lag" if partition in self._readers else "stopped"
 
-    # --- who works --------------------------------------------------------------------------
+    # --- starting runs --------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        """Look, decide, start; then wait for news."""
+        """Measure the lag, start runs, and wait for a change, for ever."""
         while True:
-            self._news = False
+            # Cleared before the lag is measured: a wake-up during the measurement leads to another
+            # one.
+            self._is_woken = False
             try:
-                rest = await self._staff()
-            except AWAY:
+                rest = await self._start_wanted()
+            except RETRYABLE:
                 rest = self._engine.random.uniform(PAUSE_MIN_S, 1.0)
-            if not self._news:
+            if not self._is_woken:
                 await self._waiting.wait(rest, tuple(self._readers.values()))
             await self._engine.clock.sleep(self._trigger.every_s)
 
-    async def _staff(self) -> float | None:
-        """Start what is to run now; seconds until something that rests may run again."""
+    async def _start_wanted(self) -> float | None:
+        """Start the wanted runs; return the seconds until a failed share may run again."""
         lags = {each: await self._behind(each) for each in sorted(self._readers)}
         wanted = self._wanted(sum(lags.values()))
-        if wanted != self._count and self._on:
-            # The partitions are shared out anew once the runs that are on have ended. Where fewer
-            # are wanted these go on until nothing is there, as long as nothing waits for them.
-            held = {each for share in self._on for each in share}
+        if wanted != self._count and self._running:
+            # Shares change only after all active runs have ended, as no partition may be in two.
+            # If fewer runs are wanted, the active ones continue until no events are left, unless a
+            # partition without a run has lag.
+            held = {each for share in self._running for each in share}
             idle = any(lag for each, lag in lags.items() if each not in held)
             if wanted > self._count or self.paused or (wanted and idle):
-                for consumer, _ in self._on.values():
+                for consumer, _ in self._running.values():
                     consumer.recall()
             return None
         self._count = wanted
         now, soonest = self._engine.clock.monotonic(), list[float]()
         for share in shares(tuple(lags), wanted):
-            if share in self._on or not any(lags[each] for each in share):
+            if share in self._running or not any(lags[each] for each in share):
                 continue
-            until = self._rests.get(share, (0.0, 0.0))[1]
+            until = self._backoffs.get(share, (0.0, 0.0))[1]
             if until > now:
                 soonest.append(until - now)
             else:
@@ -211,7 +218,7 @@ class LagScaler:
     async def _start(self, share: Share) -> None:
         claims = {each: await self._claim(each) for each in share}
         if not self._readers.keys() >= set(share):
-            # Let go of meanwhile: whoever has it now claims it anew.
+            # Revoked during the claim: the new owner claims it again, which fences this one.
             return
         token = self._engine.random.integer(62) + 1
         consumer = ConsumerRun(
@@ -226,10 +233,10 @@ class LagScaler:
         run = self._engine.tasks.start(
             self._run(share, consumer), name=f"consume {self._spec.name}"
         )
-        self._on[share] = consumer, run
+        self._running[share] = consumer, run
 
     async def _run(self, share: Share, consumer: ConsumerRun) -> None:
-        """From the claim to the end; what did not land was not done."""
+        """Run one share; effects that were not committed are lost."""
         started, failed = self._engine.clock.monotonic(), ""
         invocation = self._invocation(consumer)
         self._consumer_runs.open(invocation.token, consumer)
@@ -250,22 +257,22 @@ class LagScaler:
             raise
         finally:
             self._consumer_runs.end(invocation.token)
-            self._on.pop(share, None)
+            self._running.pop(share, None)
             for partition, missed in consumer.missed:
                 self._engine.telemetry.missed(
                     self._spec.name, partition, missed, self._engine.clock.now()
                 )
-            self._note(share, failed)
+            self._back_off(share, failed)
             self.wake()
 
-    def _note(self, share: Share, failed: str) -> None:
-        """A share whose run failed rests, longer each time."""
+    def _back_off(self, share: Share, failed: str) -> None:
+        """Pause a share after a failed run, longer each time."""
         if not failed:
-            self._rests.pop(share, None)
+            self._backoffs.pop(share, None)
             return
-        pause = min(self._rests.get(share, (PAUSE_MIN_S / 2, 0.0))[0] * 2, PAUSE_MAX_S)
+        pause = min(self._backoffs.get(share, (PAUSE_MIN_S / 2, 0.0))[0] * 2, PAUSE_MAX_S)
         until = self._engine.clock.monotonic() + self._engine.random.uniform(pause / 2, pause)
-        self._rests[share] = pause, until
+        self._backoffs[share] = pause, until
         self._engine.telemetry.write(
             time=self._engine.clock.now(),
             function=self._spec.name,
@@ -289,5 +296,5 @@ class LagScaler:
 
 
 def shares(partitions: Sequence[int], count: int) -> list[Share]:
-    """The partitions, dealt out to so many runs."""
+    """Divide the partitions among so many runs."""
     return [tuple(partitions[place::count]) for place in range(min(count, len(partitions)))]

@@ -1,8 +1,8 @@
-"""A function is sent elsewhere in what it reads: its rows are moved, in one change per partition.
+"""Move of a function's position in its streams, by one change per partition.
 
-In come the rows of a partition whose one writer stands still (see `Dispatcher.with_owner`); out goes
-a change that is fenced like every commit. What had been remembered of the place that is left, such as
-ranges that failed and the order of a merge, is forgotten with it.
+In: the rows of a partition whose only writer is paused (see `PartitionSupervisor.with_owner`). Out: a change that is
+fenced like every commit. The state of the former position, such as failed ranges and the order of a merge, is deleted
+in the same change.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PAGE = 1_000
 
 
 def must_merge_alike(function: FunctionSpec, other: FunctionSpec) -> None:
-    """Pass, where one may merge in the order of the other.
+    """Check that one function may merge in the order of the other.
 
     Raises:
         Misuse: They do not merge the same streams.
@@ -51,10 +51,10 @@ async def move(
     order_of: str | None = None,
     app: str = "",
 ) -> None:
-    """Let the function go on at these offsets of its streams, one for each stream.
+    """Let the function continue at these offsets of its streams, one for each stream.
 
-    Streams that are merged move together: from halfway, their order would be another one. Where `app` is
-    given, the function's windows there are forgotten: they begin anew with what comes next.
+    Merged streams move together: if only one moved, their order would change. If `app` is given, the function's windows
+    there are deleted and start again with the next events.
     """
     if order_of is not None and order_of != function:
         await copy_order(storage, order_of, function, tuple(offsets), partition)
@@ -63,16 +63,18 @@ async def move(
     deletes: list[Delete] = list(forget_order(function, tuple(offsets), partition))
     for stream, offset in offsets.items():
         key = position_key(function, stream, partition)
-        row, standing = await stored(storage, function, stream, partition)
+        row, found = await stored(storage, function, stream, partition)
         checks.append(Check(Space.POSITIONS, key, row, fence=True))
-        # What is parked stays so, with what is known of it: it does not come a second time.
+        # Parked events stay parked and count as finished at the new position: otherwise they would
+        # be delivered a second time.
         mark = Watermark(Progress(offset))
         for parked in sorted(await parked_offsets(storage, function, stream, partition)):
             mark.finish(parked)
-        moved = encode_position(standing.epoch, mark.progress())
+        moved = encode_position(found.epoch, mark.progress())
         puts.append(Put(Space.POSITIONS, key, moved))
         deletes.append(Delete(Space.TROUBLE, key))
-        # What a queue's consumers said of messages does not count when they come again.
+        # Leases belong to the former delivery: an acknowledged message that comes again must be
+        # offered.
         leases = await lease_keys(storage, function, stream, partition)
         deletes += (Delete(Space.META, key) for key in leases)
         if app:
@@ -82,7 +84,7 @@ async def move(
 
 
 async def _all_under(storage: Storage, store: StoreRows, prefix: str) -> list[Delete]:
-    """What deletes the rows of a store whose keys start with `prefix`."""
+    """Return deletions of the rows of a store whose keys start with `prefix`."""
     low, high = store.range(prefix)
     found: list[Delete] = []
     async for page in scan_pages(storage, store.space, low, high, limit=PAGE):
@@ -93,8 +95,8 @@ async def _all_under(storage: Storage, store: StoreRows, prefix: str) -> list[De
 async def move_to_end(
     storage: Storage, broker: Broker, commit: Commit, function: str, stream: str, partition: int
 ) -> int:
-    """Let the function go on behind everything that is there; how many events it passes over."""
+    """Move the function to the end of the partition; return how many events it skips."""
     extent = await broker.extent(stream, partition)
-    _, standing = await stored(storage, function, stream, partition)
+    _, found = await stored(storage, function, stream, partition)
     await move(storage, commit, function, partition, {stream: extent.high})
-    return standing.progress.unfinished(extent.low, extent.high)
+    return found.progress.unfinished(extent.low, extent.high)

@@ -1,7 +1,7 @@
-"""Sources are kept running: each trigger that is not a stream has a task that feeds a stream of its own.
+"""Supervisor of sources: each trigger that is not a stream has a task that appends to a private stream.
 
-In come functions with such triggers; what their sources say is appended, and partition workers read it. A source
-that fails is started again after a pause; one that can never work is remembered as halted.
+In: functions with such triggers. Out: appended events, which partition workers read. A source that fails is restarted
+after a pause; one that can never work is recorded as halted.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from headrace.sources.open import SourceContext, open_source
 from headrace.sources.trigger_checks import named
 
 Key = tuple[str, tuple[str, ...], int]
-"""Whose delivery it is: a function, the streams that are read together, a partition."""
+"""A function, the streams that it reads together, and a partition."""
 
 
 class SourceSupervisor:
     """Owned by the partition supervisor, one for the node; its tasks are the partition supervisor's.
 
     Args:
-        halted: Is told why one can never work.
+        halted: Receives the reason why a source can never work.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class SourceSupervisor:
         self._feeds: dict[str, Supervised] = {}
 
     def check(self, function: FunctionSpec, trigger: Trigger) -> None:
-        """Pass, where the trigger has a source that can be opened here.
+        """Check that the trigger has a source that can be opened here.
 
         Raises:
             Misuse: It cannot work.
@@ -48,8 +48,9 @@ class SourceSupervisor:
             open_source(function, trigger, self._around)
 
     def start(self, function: FunctionSpec, trigger: Trigger, stream: str) -> None:
-        """Let the trigger's source feed `stream` from now on, once the one before it has ended."""
-        # Not the key of the partition worker that reads the stream: each clears only what it said itself.
+        """Let the trigger's source append to `stream`, once the former one has ended."""
+        # Another key than the partition worker's that reads the stream: each clears only its own
+        # entry.
         self._halted.pop((function.name, (stream, "source"), 0), None)
         before = self.end(stream)
 
@@ -68,11 +69,11 @@ class SourceSupervisor:
         )
 
     def end(self, stream: str) -> Supervised | None:
-        """Let nothing more be said on `stream`; who says it now, to be stopped, where somebody does."""
+        """Remove the source of `stream`; return its task for the caller to stop, None if there is none."""
         return self._feeds.pop(stream, None)
 
     def trouble(self, stream: str) -> TaskFailure | None:
-        """What is wrong with the source of `stream`; None where it is well, or there is none."""
+        """Return the failure of the source of `stream`; None if it works, or there is none."""
         feed = self._feeds.get(stream)
         return None if feed is None else feed.trouble
 
@@ -84,6 +85,7 @@ class SourceSupervisor:
         before: Supervised | None,
     ) -> None:
         if before is not None:
+            # Two sources of one trigger at once would append everything twice.
             await before.stop()
         try:
             await open_source(function, trigger, self._around).run(appender)
@@ -95,5 +97,5 @@ class SourceSupervisor:
 
 
 def _name(function: FunctionSpec, trigger: Trigger) -> str:
-    """What an operator reads where it fails: which of whose triggers it is."""
+    """Return the task's name, which an operator reads when it fails: the function and the trigger."""
     return f"feed {function.name} ({trigger.__struct_config__.tag})"

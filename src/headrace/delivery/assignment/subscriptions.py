@@ -1,7 +1,7 @@
-"""What one function reads because of one trigger: a subscription, and a partition worker for each partition owned here.
+"""Subscription of one function by one trigger, with a partition worker for each partition owned here.
 
-In come assignments of the subscription, and now and then another version of the function; out go running
-partition workers. A partition passes from one version to the next between two units: the run in hand lands first.
+In: assignments of the subscription, and new versions of the function. Out: running partition workers. A partition
+changes to the next version between two units: the run in flight is committed first.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ from headrace.storage.log.base import Assigned, Revoked, Subscription
 
 @dataclass(frozen=True)
 class Shared:
-    """What all readings of a node share; the partition supervisor's.
+    """Objects that all subscriptions of a node share; owned by the partition supervisor.
 
     Attributes:
         breakers: By function.
         flows: By function.
-        paused: Functions for which nothing new is taken up.
-        halted: Is told which partitions stand still, and why.
-        unowned: Held while an operator's wish is done to a partition that no worker owns.
-        supervise: Starts a task by this name that must not end by a failure, save by those it halts for.
-        scaler: Makes what decides how many instances consume a lag.
+        paused: Functions for which no new unit starts.
+        halted: Receives the partitions that are halted, and why.
+        unowned: Held while an operator's request changes a partition that no worker owns.
+        supervise: Starts a task by this name that is restarted after failures, except those it
+            halts for.
+        scaler: Creates the scaler of a `Lag` trigger.
     """
 
     workers: WorkerFactory
@@ -59,8 +60,8 @@ class FunctionSubscription:
 
     Attributes:
         function: The version that is delivered to.
-        reads: What it reads, and from where it begins.
-        scaler: Who decides over its instances, where its trigger is a lag.
+        reads: Its streams and start position.
+        scaler: Starts its consumer runs, if its trigger is a `Lag`.
     """
 
     def __init__(
@@ -78,8 +79,8 @@ class FunctionSubscription:
         self._subscription = subscription
         self._shared = shared
         self._workers: dict[int, tuple[PartitionWorker, Supervised]] = {}
-        self._told: deque[Assigned | Revoked] = deque()
-        # Partitions that were taken away, and are not to be had again yet.
+        self._assignments: deque[Assigned | Revoked] = deque()
+        # Partitions that were revoked and not assigned again.
         self._revoked: set[int] = set()
         self._is_closing = False
         self._following: Supervised | None = None
@@ -87,31 +88,30 @@ class FunctionSubscription:
 
     @property
     def is_fed(self) -> bool:
-        """Whether a source of the trigger's own appends what is read."""
+        """Return whether a source of the trigger appends to the stream that is read."""
         return self.reads is not self._trigger and not isinstance(self._trigger, Lag)
 
     @property
     def workers(self) -> list[PartitionWorker]:
-        """Those that own a partition now."""
+        """Return the workers that own a partition now."""
         return [worker for worker, _ in self._workers.values() if not worker.is_over]
 
     def worker(self, partition: int) -> PartitionWorker | None:
-        """The one that owns the partition; None between two of them.
+        """Return the worker that owns the partition; None between two of them.
 
-        One that was fenced stands for it until the partition is claimed again, and refuses what is
-        asked of it: the rows have another writer.
+        A fenced worker is returned until the partition is claimed again, and refuses requests: the rows have another writer.
         """
         found = self._workers.get(partition)
         return None if found is None or (found[0].is_over and not found[0].fenced) else found[0]
 
     def is_coming(self, partition: int) -> bool:
-        """Whether a partition that has no partition worker will get one, unless another node has it."""
+        """Return whether a partition without a worker will get one, unless another node has it."""
         return not self._is_closing and partition not in self._revoked
 
-    # --- its life ---------------------------------------------------------------------------
+    # --- start and stop ---------------------------------------------------------------------------
 
     def begin(self, before: asyncio.Task[None] | None = None) -> None:
-        """Deliver from now on, once whoever read the same `before` has ended."""
+        """Deliver from now on, once the former subscription `before` has ended."""
         follow: Work = self._follow
         if isinstance(self._trigger, Lag):
             self.scaler = self._shared.scaler(self.function, self._trigger, self._subscription)
@@ -125,7 +125,7 @@ class FunctionSubscription:
             self._shared.sources.start(self.function, self._trigger, self.reads.streams[0])
 
     def renew(self, function: FunctionSpec, trigger: Trigger, reads: StreamTrigger) -> None:
-        """Go on by another version: partition by partition, once the run in hand has landed."""
+        """Change to another version: each partition once its run in flight has been committed."""
         self.function = function
         self._trigger = trigger
         self.reads = reads
@@ -134,13 +134,13 @@ class FunctionSubscription:
         self._feed()
 
     def keep(self, function: FunctionSpec) -> None:
-        """Go on as before: only the code that runs is another, which has not failed yet."""
+        """Continue with the same workers; only the code changes, so delays after failures end."""
         self.function = function
         for worker, _ in self._workers.values():
             worker.wake()
 
     def stop(self) -> None:
-        """Take up nothing new from now on; `close` follows."""
+        """Start nothing new; `close` follows."""
         self._is_closing = True
         if self.is_fed:
             self._source = self._shared.sources.end(self.reads.streams[0])
@@ -148,7 +148,7 @@ class FunctionSubscription:
             worker.stop()
 
     async def close(self) -> None:
-        """Let go, once what is in flight has ended and landed."""
+        """Release everything, once all runs in flight have been committed."""
         self.stop()
         if self._source is not None:
             await self._source.stop()
@@ -156,18 +156,20 @@ class FunctionSubscription:
             await self._following.stop()
         if self.scaler is not None:
             await self.scaler.close()
-        # Partition workers first: closing the subscription takes their readers away.
+        # Workers first: closing the subscription closes their readers.
         await self._stop(list(self._workers))
         await self._subscription.close()
 
     # --- assignments ------------------------------------------------------------------------
 
     async def _follow(self) -> None:
-        """Start and stop partition workers as the subscription says; what is told stays so until it is done."""
+        """Start and stop partition workers as the subscription assigns partitions."""
         while True:
-            if not self._told:
-                self._told.append(await self._subscription.read())
-            match self._told[0]:
+            if not self._assignments:
+                self._assignments.append(await self._subscription.read())
+            # Removed only after it was applied: a failure in between restarts this task, which
+            # then repeats the assignment.
+            match self._assignments[0]:
                 case Assigned(partitions=partitions):
                     self._revoked.difference_update(partitions)
                     for partition in partitions:
@@ -177,17 +179,17 @@ class FunctionSubscription:
                     self._revoked.update(partitions)
                     await self._stop(partitions)
                     await self._subscription.released(partitions)
-            self._told.popleft()
+            self._assignments.popleft()
 
     async def _assign(self, partition: int) -> None:
         if partition in self._workers:
-            # Begun before another partition of the same assignment could not be claimed.
+            # Started by an earlier attempt at the same assignment.
             return
         name = f"worker {self.function.name} {','.join(self.reads.streams)}/{partition}"
         try:
-            worker = await self._made(partition)
+            worker = await self._create_worker(partition)
         except Corrupt as error:
-            # The other partitions are not damaged.
+            # Only this partition halts: the others of the assignment are not damaged.
             self._shared.halted[self._key(partition)] = f"{type(error).__name__}: {error}"
             self._shared.on_failure(name, error)
             return
@@ -197,14 +199,15 @@ class FunctionSubscription:
     def _key(self, partition: int) -> Key:
         return self.function.name, self.reads.streams, partition
 
-    async def _made(self, partition: int) -> PartitionWorker:
-        """A partition worker by the version there is now, not yet running; the partition is claimed for it."""
+    async def _create_worker(self, partition: int) -> PartitionWorker:
+        """Claim the partition and create a worker for the current version, not yet running."""
         while True:
             function, reads = self.function, self.reads
             claims = await self._shared.workers.claims(function.name, reads, partition)
+            # The claim waits for the store; a new version may have been deployed meanwhile.
             if function is self.function:
                 break
-        # What an author lets be left out is events, never what became of them.
+        # An author's filters and samples drop events; the results of windows must not be dropped.
         spec = function.for_ends() if isinstance(self._trigger, Ends) else function
         worker = self._shared.workers.worker(
             spec,
@@ -219,32 +222,35 @@ class FunctionSubscription:
         return worker
 
     async def _watch(self, partition: int, made: deque[PartitionWorker]) -> None:
-        """Run the partition worker that is `made`; after it ended another one, from what the store holds.
+        """Run the worker that is `made`, and after its end another one, from the state in the store.
 
         Raises:
-            Corrupt: Stored bytes are damaged: the partition halts until somebody has looked at them.
-            Exception: It ended by a fault of ours, or of the store's, and is to be begun anew.
+            Corrupt: Stored bytes are damaged: the partition halts until an operator acts.
+            Exception: The worker failed; the supervisor restarts this task.
         """
         key, halted = self._key(partition), self._shared.halted
         while True:
             try:
                 if not made:
-                    made.append(await self._made(partition))
+                    made.append(await self._create_worker(partition))
                 if partition not in self._workers or self._is_closing:
                     return
                 worker = made.popleft()
                 self._workers[partition] = worker, self._workers[partition][1]
                 halted.pop(key, None)
+                # Waits for an operator's change of the rows: the worker reads them once, at its
+                # start.
                 async with self._shared.unowned[self.function.name, partition]:
                     pass
                 await worker.run()
             except Exception as error:
-                again = "" if isinstance(error, Corrupt) else "; begins anew soon"
+                again = "" if isinstance(error, Corrupt) else "; restarts soon"
                 halted[key] = f"{type(error).__name__}: {error}{again}"
                 raise
             if worker.fenced:
-                # Still assigned to us: whoever claimed it late has to let go, so claim it anew.
-                halted[key] = "another owner has taken the partition over; claimed anew soon"
+                # The partition is still assigned to this node, so the other owner's assignment is
+                # outdated: claim it again.
+                halted[key] = "another owner has claimed the partition; claimed again soon"
                 raise Fenced(halted[key])
 
     async def _stop(self, partitions: Sequence[int]) -> None:

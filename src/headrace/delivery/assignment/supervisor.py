@@ -1,7 +1,7 @@
-"""What is deployed here, and who delivers to it: a reading for each function and trigger.
+"""Deployed functions and their delivery: a subscription for each function and trigger.
 
-In come apps, again and again as they change; out go readings, whose partition workers deliver. Names switch at once and
-partitions follow one by one (ADR 0037). An operator's wish about a partition is carried to the partition worker that
+In: apps, again whenever they change. Out: subscriptions, whose partition workers deliver. Names switch immediately and
+partitions follow one by one (ADR 0037). An operator's request about a partition is passed to the partition worker that
 owns it.
 """
 
@@ -49,10 +49,10 @@ class PreparedDeployment:
     """A deployment of an app that cannot fail any more; see `PartitionSupervisor.prepare`.
 
     Attributes:
-        app: As it is to be.
-        functions: Its functions, and consumers outside of its queues, by name.
-        flows: Of those that are new or changed, with what the store holds.
-        subscriptions: Of what is not read yet, by function and streams.
+        app: The app to deploy.
+        functions: Its functions, and the outside consumers of its queues, by name.
+        flows: Limiters of new and changed functions, loaded from the store.
+        subscriptions: New subscriptions, by function and streams.
     """
 
     app: AppSpec
@@ -64,7 +64,7 @@ class PreparedDeployment:
 class PartitionSupervisor:
     """Owns every partition worker of the node. Used by the node's main task and by the HTTP server.
 
-    The tasks of its engine are its own: it closes them.
+    It also owns the tasks of its engine, and closes them.
     """
 
     def __init__(
@@ -88,15 +88,15 @@ class PartitionSupervisor:
         self.submit = runtime.submit
         self.queues = runtime.queues
         log, clock = engine.log, engine.clock
-        # By function first: there may be thousands, and each finds its own only.
+        # By function first: a node may have thousands, and most lookups are for one.
         self._readings: defaultdict[str, dict[Streams, FunctionSubscription]] = defaultdict(dict)
         self._readers: defaultdict[str, set[str]] = defaultdict(set)
-        # Those that are not wanted any more, while what they have in hand ends.
+        # Removed subscriptions whose runs in flight have not ended.
         self._leaving: dict[tuple[str, Streams], asyncio.Task[None]] = {}
         self._removed = runtime.functions.removed
         self._paused: set[str] = set()
         self._is_closing = False
-        # Held while an operator's wish is done to rows of a partition that nobody owns here.
+        # Held while an operator's request changes rows of a partition that no worker here owns.
         self._unowned: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
         self.delays = DelayedMessages(
             committer=engine.committer,
@@ -131,7 +131,7 @@ class PartitionSupervisor:
         self._delaying: Supervised | None = None
 
     def troubles(self) -> dict[str, TaskFailure]:
-        """What fails of all that is kept going here, by name: sources, delays, who follows streams."""
+        """Return the failures of supervised tasks by name: sources, delays, subscriptions."""
         return self._engine.tasks.troubles()
 
     # --- deployment -------------------------------------------------------------------------
@@ -146,7 +146,7 @@ class PartitionSupervisor:
         self.switch(await self.prepare(app))
 
     async def prepare(self, app: AppSpec) -> PreparedDeployment:
-        """Do all that may fail of a deployment: declare, open and load; nothing is delivered otherwise yet.
+        """Do everything in a deployment that may fail, before delivery changes: declare, open and load.
 
         Raises:
             Misuse: A stream or trigger cannot be what the app asks for.
@@ -173,7 +173,8 @@ class PartitionSupervisor:
             if self.functions.get(function.name) != function:
                 prepared.flows[function.name] = flow = FlowLimiter(function)
                 await flow.load(self._engine.storage, self._engine.clock.now())
-        # Nothing waits from here to the switch.
+        # No `await` from here to the end, or `close` could miss the subscriptions that are opened
+        # below.
         if self._is_closing:
             raise Unavailable(f"the node is stopping; `{app.name}` is not deployed any more")
         for function in prepared.functions.values():
@@ -184,12 +185,12 @@ class PartitionSupervisor:
         return prepared
 
     def switch(self, prepared: PreparedDeployment) -> None:
-        """Deliver as it was prepared: names at once, partitions as what they have in hand lands."""
+        """Deliver as prepared: names switch immediately, partitions after their runs in flight."""
         app = prepared.app
         if self._delaying is None:
             self._delaying = self._supervise(self.delays.run, "delays")
         if self.apps.get(app.name) != app:
-            # Else the object that is known stays: whoever compares need not look into it.
+            # An unchanged app keeps its object, so that callers compare by identity.
             self.apps[app.name] = app
         gone = [
             name
@@ -210,7 +211,7 @@ class PartitionSupervisor:
     def _take_up(
         self, old: FunctionSpec | None, function: FunctionSpec, prepared: PreparedDeployment
     ) -> None:
-        """Go from one version of a function to the next, or begin to deliver to it."""
+        """Change a function to its next version, or start delivering to it."""
         name = function.name
         if old is None:
             self.breakers[name] = CircuitBreaker(function.breaker)
@@ -247,7 +248,7 @@ class PartitionSupervisor:
         reading.begin(self._leaving.get((function.name, reads.streams)))
 
     def _close(self, name: str, streams: Streams) -> None:
-        """Take up nothing more of the streams for the function; what is in hand ends meanwhile."""
+        """Stop delivering these streams to the function; its runs in flight end meanwhile."""
         if (reading := self._readings[name].pop(streams, None)) is None:
             return
         if not self._readings[name]:
@@ -268,11 +269,11 @@ class PartitionSupervisor:
                 self._removed.pop(key[0], None)
 
     def leaving(self, prefix: str) -> set[str]:
-        """Functions that have ceased to read something, and have some of it in hand yet, by a prefix."""
+        """Return the functions with a prefix that have stopped reading a stream and still have runs in flight."""
         return {name for name, _ in self._leaving if name.startswith(prefix)}
 
     async def left(self, prefix: str) -> None:
-        """Wait until none of them has."""
+        """Wait until no function with the prefix has such runs."""
         while found := [
             task for (name, _), task in self._leaving.items() if name.startswith(prefix)
         ]:
@@ -300,10 +301,10 @@ class PartitionSupervisor:
         return scaler
 
     async def close(self, grace: float) -> None:
-        """Stop taking up work, let what is in flight end and land, then let go of everything.
+        """Start no new work, let runs in flight end and commit, then release everything.
 
-        What has not landed within `grace` seconds is abandoned; the next owner delivers it again.
-        Harmless where it is closed.
+        Runs that have not committed within `grace` seconds are abandoned; the next owner delivers their events again. May be
+        called again.
         """
         if self._engine.tasks.closed:
             return
@@ -318,24 +319,24 @@ class PartitionSupervisor:
                 )
         await self._engine.tasks.close()
 
-    # --- operators' wishes ------------------------------------------------------------------
+    # --- operators' requests ------------------------------------------------------------------
 
     def _of(self, function: str) -> list[FunctionSubscription]:
         return list(self._readings.get(function, {}).values())
 
     def worker(self, function: str, stream: str, partition: int) -> PartitionWorker | None:
-        """The partition worker that owns the partition here."""
+        """Return the partition worker that owns the partition here; None if there is none."""
         for reading in self._of(function):
             if stream in reading.reads.streams and (found := reading.worker(partition)) is not None:
                 return found
         return None
 
     def _scaler_of(self, function: str) -> LagScaler | None:
-        """Who decides how many instances of the function consume a lag."""
+        """Return the function's scaler, if its trigger is a `Lag`."""
         return next((each.scaler for each in self._of(function) if each.scaler is not None), None)
 
     def partitions(self, function: str) -> list[tuple[str, int]]:
-        """Every (stream, partition) the function reads.
+        """Return every (stream, partition) that the function reads.
 
         Raises:
             Unknown: It is not deployed.
@@ -348,11 +349,11 @@ class PartitionSupervisor:
         ]
 
     def readers(self, stream: str) -> list[str]:
-        """The functions that read a stream: by its name, or as the place where a trigger keeps its events."""
+        """Return the functions that read a stream, also a private one of a trigger."""
         return sorted(self._readers.get(stream, ()))
 
     def state_of(self, function: str, stream: str, partition: int) -> str:
-        """What delivery to this partition is doing, in words."""
+        """Return the state of delivery to this partition, in words."""
         worker = self.worker(function, stream, partition)
         reads = [each.reads.streams for each in self._of(function) if stream in each.reads.streams]
         for streams in (*reads, (stream, "source")):
@@ -370,7 +371,7 @@ class PartitionSupervisor:
         return "retrying" if worker.is_retrying else "running"
 
     def known(self, function: str) -> FunctionSpec:
-        """The function's description.
+        """Return the function's description.
 
         Raises:
             Unknown: It is not deployed.
@@ -382,33 +383,35 @@ class PartitionSupervisor:
     async def with_owner(
         self, function: str, stream: str, partition: int, work: Callable[[Commit], Awaitable[None]]
     ) -> None:
-        """Do `work` on a partition's rows while its one writer stands still; it then looks anew.
+        """Do `work` on a partition's rows while its only writer is paused; the writer then reads them again.
 
-        What the work commits by what it is given lands only while nobody else claims the partition.
+        Commits of the work are fenced: they fail once another owner claims the partition.
 
         Raises:
             Fenced: Another owner has taken the partition over.
         """
         worker = self.worker(function, stream, partition)
         if worker is None:
-            # A partition worker that comes meanwhile waits, for it looks at the rows once, when it begins.
+            # A worker that starts meanwhile waits for this lock, since it reads the rows once, at
+            # its start.
             async with self._unowned[function, partition]:
                 fence = await fence_as_stored(self._engine.storage, function, (stream, partition))
                 await work(self.committer.fenced((fence,)))
             if (scaler := self._scaler_of(function)) is not None:
-                # A run that holds the partition is fenced off by what was written.
+                # The change fences a consumer run that holds the partition; the scaler starts
+                # another.
                 scaler.wake()
         else:
             await worker.request(work)
 
     def pause(self, function: str) -> None:
-        """Take up nothing new for the function."""
+        """Start no new unit of the function."""
         self.known(function)
         self._paused.add(function)
         self._pause(function, paused=True)
 
     def resume(self, function: str) -> None:
-        """Go on after `pause`."""
+        """Continue after `pause`."""
         self.known(function)
         self._paused.discard(function)
         self._pause(function, paused=False)
@@ -421,12 +424,12 @@ class PartitionSupervisor:
                 worker.pause(paused)
 
     async def reset(self, function: str, start: str, *, order_of: str | None = None) -> None:
-        """Send the function back (or forward) to `start` in all its streams; see `start_offset`.
+        """Move the function to `start` in all its streams; see `start_offset`.
 
         Args:
             function: Its name.
-            start: Where it is to go on.
-            order_of: Merge in the order that this function has merged in, as far as it has come.
+            start: The new position.
+            order_of: Merge in the order of this function, as far as that has merged.
 
         Raises:
             Unknown: There is no such function.
@@ -437,7 +440,8 @@ class PartitionSupervisor:
             must_merge_alike(spec, self.known(order_of))
         for trigger, reads in listeners(function, spec.triggers):
             if isinstance(trigger, Ends):
-                # Windows that have closed are told once; those that are folded anew close anew.
+                # The result of a closed window is sent once. Windows that are computed again close
+                # again and send again.
                 continue
             for partition in range(self._engine.log.stream(reads.streams[0]).partitions):
                 offsets = {
@@ -462,9 +466,9 @@ class PartitionSupervisor:
                 await self.with_owner(function, reads.streams[0], partition, work)
 
     async def empty(self, function: str, stream: str, partition: int) -> int:
-        """Let everything that waits in one partition of a stream count as done; how many there were.
+        """Mark everything that waits in one partition of a stream as done; return how many events that were.
 
-        What runs there is awaited first, or taken back from programs outside.
+        Runs in flight are awaited first, or recalled from programs outside.
 
         Raises:
             Misuse: The function merges the stream with others.
@@ -485,7 +489,7 @@ class PartitionSupervisor:
 
 
 async def _let_go(reading: FunctionSubscription, before: asyncio.Task[None] | None) -> None:
-    """Close it; whoever read the same before it may not have ended yet."""
+    """Close a subscription, then wait for the former one of the same streams."""
     await reading.close()
     if before is not None:
         await asyncio.wait([before])

@@ -1,7 +1,7 @@
-"""Effects -> one change of the store. The only place that knows both languages.
+"""Conversion of a run's effects to one change of the store; the only module that knows both.
 
-Everything lands together: outputs, state, dead letters, parked rows, trouble and positions, under
-the check that the position rows are exactly those this owner wrote last.
+Outputs, state, dead letters, parked rows, trouble and positions are one change. It applies only if the position rows
+are exactly those that this owner wrote last.
 """
 
 from __future__ import annotations
@@ -22,26 +22,29 @@ from headrace.storage.state.rows import StoreRows, encode_row, rows_of, version_
 def change_of(
     effects: Effects, rows: dict[tuple[str, int], bytes]
 ) -> tuple[Change, dict[tuple[str, int], bytes]]:
-    """The change that makes `effects` durable.
+    """Return the change that makes `effects` durable.
 
     Args:
-        effects: What is to land.
+        effects: The effects to commit.
         rows: The position rows as this owner last wrote them, by (stream, partition).
 
     Returns:
-        The change, and the position rows as they will stand once it has landed.
+        The change, and the position rows after it.
     """
     checks: list[Check] = []
     puts: list[Put] = []
     deletes: list[Delete] = []
-    standing = dict(rows) if len(rows) > len(effects.progress) else {}
+    rows_after = dict(rows) if len(rows) > len(effects.progress) else {}
     for at, progress in effects.progress.items():
         key = position_key(effects.function, at[0], at[1])
+        # Byte for byte, which is stricter than the epoch: two changes of one owner that build on
+        # the same row cannot both apply.
         checks.append(Check(Space.POSITIONS, key, rows[at], fence=True))
         row = encode_position(effects.epoch[at], progress)
+        # An unchanged row is checked but not written: a commit of outputs alone saves the write.
         if row != rows[at]:
             puts.append(Put(Space.POSITIONS, key, row))
-        standing[at] = row
+        rows_after[at] = row
     ranges: list[RangeCheck] = []
     if effects.reads or effects.writes:
         _stage_state(effects, checks, ranges, puts, deletes)
@@ -60,17 +63,17 @@ def change_of(
             deletes.append(more)
     return Change(
         tuple(checks), tuple(puts), tuple(deletes), effects.appends, tuple(ranges)
-    ), standing
+    ), rows_after
 
 
 def dead_row_key(event: DeadEvent) -> bytes:
-    """Where a dead letter stands."""
+    """Return the key of a dead letter's row."""
     at = event.position
     return pack(event.function, at.stream, at.partition, at.offset)
 
 
 def waiting_row_key(event: DeadEvent) -> bytes:
-    """Where a parked event stands."""
+    """Return the key of a parked event's row."""
     at = event.position
     lane = lane_of(decode_event(event.event), at.offset)
     return parked_row_key(event.function, at.stream, at.partition, lane, at.offset)
@@ -88,8 +91,12 @@ def _stage_state(
         rows = _rows(effects, read.store, stores)
         if (seen := read.seen) is not None:
             low, high = rows.range(read.key, seen.after, seen.last)
+            # A range is checked by count and digest, so that a key that appeared in it since the
+            # scan is noticed too.
             ranges.append(RangeCheck(rows.space, low, high, seen.count, seen.digest))
             continue
+        # Only the version at the start of the row is compared: the value need not be kept for the
+        # check.
         prefix = version_prefix(read.version) if read.version else None
         checks.append(Check(rows.space, rows.key(read.key), prefix))
     for write in effects.writes:

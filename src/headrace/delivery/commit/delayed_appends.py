@@ -1,7 +1,7 @@
-"""Appends to queues, cut into what lands at once and what is due later.
+"""Appends to queues, split into messages that are due now and messages that are due later.
 
-In: an append, and the description of where it goes. Out: its parts; each that is due later names the
-row of the store in which it waits. Streams have no such row: their events come at once, in order.
+In: an append, and the description of its queue. Out: its parts; each part that is due later names the row of the store
+in which it waits. Streams have no delays: their events are delivered immediately, in order.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from headrace.storage.log.delayed_messages import MAX_ROW, due_key
 MICROS = 1_000_000
 
 Part: TypeAlias = tuple[Append, Sequence[int]]
-"""What lands, or waits, as one; and which of the events it is."""
+"""A part that is appended or delayed as one, and the indices of its events."""
 
 
 class DelayedAppends:
-    """One per node, which names the rows: no two have the same."""
+    """Splits appends and names the rows of delayed ones. One per node, so that names are unique."""
 
     def __init__(self, clock: Clock, entropy: Entropy) -> None:
         self._clock = clock
@@ -35,11 +35,11 @@ class DelayedAppends:
         self._number = 0
 
     def split(self, spec: StreamSpec, append: Append) -> tuple[Part, ...]:
-        """The append, cut into what may land at once and what is `later` (with its row's key).
+        """Return the append, split into a part that is due now and parts that are due `later`.
 
         Raises:
-            Invalid: A message asks for a delay or a priority that cannot be, or what is to wait, or
-                is taken back, is an event of a stream.
+            Invalid: A message has an invalid delay or priority, or an event of a stream would be
+                delayed or cancelled.
         """
         if spec.queue is None:
             if append.kind:
@@ -57,6 +57,8 @@ class DelayedAppends:
             check_priority(event)
             wait_s = wait_of(event.headers, spec.queue.delay, now)
             by_delay.setdefault(wait_s, []).append(index)
+        # The usual case keeps the blob as it is: encoding it again would cost more than the rest
+        # of this.
         if list(by_delay) == [0.0]:
             return ((append, range(append.count)),)
         return tuple(
@@ -83,17 +85,18 @@ class DelayedAppends:
 
 
 def _rows_of(indices: Sequence[int], seconds: float, append: Append) -> Iterator[Sequence[int]]:
-    """The events of one row each: few, where one of them may be taken back by its id."""
+    """Yield the events of one row each: few in a row if single messages may be cancelled by their id."""
+    # Cancelling rewrites the whole row, so a row of thousands would make each cancellation slow.
     size = MAX_ROW if seconds and append.ids is not None else len(indices)
     for start in range(0, len(indices), size):
         yield indices[start : start + size]
 
 
 def check_priority(event: Event) -> None:
-    """Pass, where the message goes ahead by a number of seconds, or says nothing of it.
+    """Check the message's priority header, if it has one.
 
     Raises:
-        Invalid: Its header says what cannot be.
+        Invalid: The header is not a number of seconds in range.
     """
     text = (event.headers or {}).get(Priority().header)
     if text is None:

@@ -1,8 +1,8 @@
-"""Least privilege, enforced in the host: what an instance wants to publish or store is looked at before it lands.
+"""Checks in the host of what an instance publishes and stores, before it is committed.
 
-In: an outcome. Out: the same, or a failure of its events where an output is one that the log would
-refuse or the function may not make, or a store is not its app's. So a handler that publishes too much fails like any other, and
-never halts its partition. It does not open payloads that are within their stream's size.
+In: an outcome. Out: the same, or a failure of its events if the log would refuse an output, the function may not
+publish it, or a store belongs to another app. So a handler that publishes too much fails like any other, and never
+halts its partition. Payloads within their stream's size are not decoded.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from headrace.telemetry.history import RunHistory
 
 
 class CheckedWaiter(msgspec.Struct, eq=False):
-    """Implements `runtime.base.Waiter`, in front of the one that wants the outcome."""
+    """Implements `runtime.base.Waiter`, in front of the submitter's waiter."""
 
     waiter: Waiter
     checks: PublishChecks
     spec: FunctionSpec | None
 
     def done(self) -> bool:
-        """Whether nobody wants the outcome any more."""
+        """Return whether the outcome is not needed any more."""
         return self.waiter.done()
 
     def set_exception(self, exception: BaseException, /) -> None:
-        """It could not be run."""
+        """Pass an error on: the run could not start."""
         self.waiter.set_exception(exception)
 
     def set_result(self, outcome: Outcome, /) -> None:
-        """It has run: pass on what may land of it."""
+        """Check an outcome and pass it on."""
         returned = outcome.returned
         if returned is not None and (returned.appends or returned.writes or returned.reads):
             try:
                 outcome = _checked_by(self.checks, self.spec, returned)
-            except Exception as error:  # noqa: BLE001 - whoever tells of an outcome has nothing to do with it
+            except Exception as error:  # noqa: BLE001 - reported to the waiter, not to the caller
                 self.waiter.set_exception(error)
                 return
         self.waiter.set_result(outcome)
@@ -62,9 +62,9 @@ def _checked_by(checks: PublishChecks, spec: FunctionSpec | None, outcome: Retur
 
 
 class PublishChecks:
-    """Every function's permission to publish and to store. One per node; asked by whoever lands outcomes.
+    """Checks of every function's permission to publish and to store. One per node, for everything that commits outcomes.
 
-    What it lets pass is told to `runs`, as it is the one place that all outputs come by.
+    Published streams are reported to `runs`, since all outputs pass here.
     """
 
     def __init__(self, broker: Broker, delays: DelayedAppends, runs: RunHistory) -> None:
@@ -73,14 +73,15 @@ class PublishChecks:
         self._runs = runs
 
     def intercept(self, spec_of: Callable[[str], FunctionSpec | None]) -> Interceptor:
-        """Look at the outcome of every run before whoever submitted it does.
+        """Return the interceptor that checks the outcome of every run before its submitter gets it.
 
         Args:
-            spec_of: A function by its name, as it is when a run of it is submitted.
+            spec_of: Returns a function by its name, at the time a run is submitted.
         """
 
         def intercepting(below: Submit) -> Submit:
             def submit(invocation: Invocation, done: Waiter, after: Run | None = None, /) -> Run:
+                # At the start, not at the end: the version that ran decides what it may publish.
                 spec = spec_of(invocation.function)
                 return below(invocation, CheckedWaiter(done, self, spec), after)
 
@@ -89,7 +90,7 @@ class PublishChecks:
         return intercepting
 
     def __call__(self, spec: FunctionSpec, outcome: Returned) -> Returned:
-        """The outcome of a run of this function as it may land."""
+        """Return the outcome of a run of this function, with what may be committed of it."""
         try:
             if outcome.reads or outcome.writes:
                 check_stores(spec, outcome.reads, outcome.writes)
@@ -112,8 +113,8 @@ class PublishChecks:
                 f"`{name}` published to `{append.stream}`, which is not its app's; add "
                 "`publishes=[...]` or `output=` to the function"
             )
-        # The platform's own apps route events for others: what a rule's function is to hear lands
-        # in a stream that is private to that function's app.
+        # The platform's own apps route events for others: a rule appends to streams that are
+        # private to the app of its target function.
         routed = function.app.startswith("_")
         if stream.private and not routed and stream.owner not in {"", function.app}:
             raise Refused(
@@ -123,6 +124,8 @@ class PublishChecks:
             raise Unknown(
                 f"`{append.stream}` has no partition {append.partition}; it has {stream.partitions}"
             )
+        # The row's name comes from the host: an instance could otherwise overwrite rows of other
+        # queues.
         if append.later:
             raise Refused(f"`{name}` named a row of the store, which no function may")
         check_append(append, stream)

@@ -1,10 +1,10 @@
-"""Not now: a function that keeps failing is left alone for a while, then tried once.
+"""Circuit breaker: a function that keeps failing is paused, then tried once.
 
-Pure but for its own counters; time is handed in. One per function, shared by its partition workers.
+Pure but for its own counters; the caller passes the time. One per function, shared by its partition workers.
 
     closed --failures in a row--> open --pause over--> half open --success--> closed
                                     ^------------------failure-------'
-While it is open positions wait; nothing is lost.
+While it is open events wait in the log; nothing is lost.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from headrace.model.policy import Breaker
 
 
 class BreakerState(enum.Enum):
-    """Whether runs are let through."""
+    """State of a breaker."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -33,26 +33,27 @@ class CircuitBreaker:
         self.state = BreakerState.CLOSED
 
     def renew(self, policy: Breaker | None) -> None:
-        """Begin again, closed: the function has other code, which has not failed yet."""
+        """Start again, closed: the function has new code, which has not failed yet."""
         self._policy = policy
         self.succeeded()
 
     @property
     def is_closed(self) -> bool:
-        """Whether it lets everything through."""
+        """Return whether every run may start."""
         return self.state is BreakerState.CLOSED
 
     def remaining(self, now: float) -> float:
-        """Seconds until a run may be let through; 0 where one may be now (monotonic `now`)."""
+        """Return the seconds until a run may start; 0 if one may start now (monotonic `now`)."""
         if self.state is BreakerState.OPEN or self._trial:
+            # A new policy may have a shorter pause than the one by which `_until` was set.
             longest = self._policy.pause if self._policy else 0.0
             return min(max(self._until - now, 0.0), longest)
         return 0.0
 
     def wait(self, now: float) -> float:
-        """Let a run through and return 0, or tell the seconds to wait before asking again.
+        """Let a run start and return 0, or return the seconds to wait before the next call.
 
-        Ask only with a run at hand: while it is not closed, a run let through is the one trial.
+        Call it only with a run that will start: while the breaker is not closed, that run is the one trial.
         """
         if self.state is BreakerState.CLOSED:
             return 0.0
@@ -60,18 +61,19 @@ class CircuitBreaker:
             return left
         self.state = BreakerState.HALF_OPEN
         self._trial = True
-        # Should the trial never report (its node left), another is let through after a pause.
+        # If the trial never reports (its partition was revoked), another one may start after a
+        # pause.
         self._until = now + (self._policy.pause if self._policy else 0.0)
         return 0.0
 
     def succeeded(self) -> None:
-        """A run came back healthy."""
+        """Take note of a successful run."""
         self._failures = 0
         self._trial = False
         self.state = BreakerState.CLOSED
 
     def failed(self, now: float) -> None:
-        """A run failed as a whole."""
+        """Take note of a run that failed as a whole."""
         if self._policy is None:
             return
         self._failures += 1

@@ -1,10 +1,9 @@
-"""When a function may run: how many at once and how often, as a whole and per key.
+"""Limits on the runs of a function: how many at once and how often, as a whole and per key.
 
-`FlowLimiter` is shared by the partition workers of a function on a node; it answers at once and never waits. `SampleFilter`
-belongs to one partition worker and says which events are left out because of a `Sample`. Both work on `paced`, a
-token bucket in one number (the generic cell rate algorithm, ITU-T I.371): the time at which a bucket
-would be full again. What a crash must not forget is handed over as rows that ride in a commit: by the
-filter itself, and for the limiter by the `ThrottleRows` of each partition.
+`FlowLimiter` is shared by the partition workers of a function on a node; it never waits. `SampleFilter` belongs to one
+partition worker and decides which events a `Sample` leaves out. Both use `paced`, a token bucket in one number (the
+generic cell rate algorithm, ITU-T I.371): the time at which the bucket is full again. State that must survive a crash is
+returned as rows for a commit: by the filter itself, and for the limiter by the `ThrottleRows` of each partition.
 """
 
 from __future__ import annotations
@@ -26,44 +25,44 @@ MICROS = 1_000_000
 PAGE = 1_000
 MAX_KEYS = 100_000
 CLEAR_US = 60 * MICROS
-"""How often full buckets are looked for: their rows say nothing any more."""
+"""How often full buckets are removed, whose rows have no meaning any more."""
 
 Row = Put | Delete
 Key = str | None
 
 
 class StartRate(msgspec.Struct, frozen=True):
-    """A token bucket: one token every `step` microseconds, room for `burst` of them."""
+    """A token bucket: one token every `step` microseconds, at most `burst` of them."""
 
     step: int
     burst: int
 
 
 def paced(pace: StartRate, full: int, now: int) -> int:
-    """When the next may begin (`now` or later), the bucket being full again at `full`."""
+    """Return when the next run may start (`now` or later), if the bucket is full again at `full`."""
     return max(now, _believed(pace, full, now) - pace.step * (pace.burst - 1))
 
 
 def spent(pace: StartRate, full: int, now: int) -> int:
-    """When the bucket is full again, one token having been taken at `now`."""
+    """Return when the bucket is full again after a token is taken at `now`."""
     return max(_believed(pace, full, now), now) + pace.step
 
 
 def _believed(pace: StartRate, full: int, now: int) -> int:
-    """`full`, unless no bucket can be so empty: then the clock was set back since it was written.
+    """Return `full`, or 0 if no bucket can be so empty: the clock was set back since it was written.
 
-    A bucket that is not believed is a full one: nobody waits, or is left out, for as long as that.
+    Such a bucket counts as full, so that no run waits and no event is left out because of the clock.
     """
     return full if full <= now + pace.step * pace.burst else 0
 
 
 def pace_of(limit: int, per: float, burst: int) -> StartRate:
-    """The bucket of `limit` in `per` seconds."""
+    """Return the bucket of `limit` in `per` seconds."""
     return StartRate(max(int(per * MICROS / limit), 1), burst)
 
 
 class BucketRefills:
-    """When buckets are full again, by what they are of, and which of their rows can go."""
+    """Times at which buckets are full again, and the buckets whose rows can be deleted."""
 
     def __init__(self) -> None:
         self.full: dict[Any, int] = {}
@@ -71,23 +70,23 @@ class BucketRefills:
         self._next = 0
 
     def spend(self, pace: StartRate, of: Any, now: int) -> None:
-        """Take a token out of a bucket."""
+        """Take a token from a bucket."""
         self.put(of, spent(pace, self.full.get(of, 0), now))
 
     def put(self, of: Any, full: int) -> None:
-        """The bucket is full again at `full`, and a row says so."""
+        """Note that a bucket is full again at `full`, as its row says."""
         self.full[of] = full
         self._gone.discard(of)
 
     def found(self, of: Any, full: int, now: int) -> None:
-        """The store has a row of this bucket."""
+        """Note a row of the store."""
         if full > now:
             self.full[of] = full
         else:
             self._gone.add(of)
 
     def forget_full(self, now: int) -> None:
-        """Let go of buckets that are full, and remember that their rows can go."""
+        """Remove full buckets, and note that their rows can be deleted."""
         gone = [of for of, full in self.full.items() if full <= now]
         for of in gone:
             del self.full[of]
@@ -95,31 +94,31 @@ class BucketRefills:
         self._next = max(now + CLEAR_US, min(self.full.values(), default=0))
 
     def clears(self, now: int) -> bool:
-        """Whether rows can go now; to be asked while no event of before now is still to be judged."""
+        """Return whether rows can be deleted now; call it only when no earlier event is still undecided."""
         if self.full and now >= self._next:
             self.forget_full(now)
         return bool(self._gone)
 
     def clears_in(self, now: int) -> float | None:
-        """Seconds until it is worth asking again; None while there are no rows."""
+        """Return the seconds until rows may be deleted; None while there are no rows."""
         if not self.full and not self._gone:
             return None
         return max(self._next - now, MICROS) / MICROS
 
     def gone(self) -> list[Any]:
-        """The buckets whose rows can go, a page of them at a time."""
+        """Return the buckets whose rows can be deleted, a page at a time."""
         found = list(itertools.islice(self._gone, PAGE))
         self._gone.difference_update(found)
         return found
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove everything."""
         self.full.clear()
         self._gone.clear()
 
 
 class FlowLimiter:
-    """How much of one function runs now, and how often it began. On one event loop."""
+    """Counts the running and started units of one function. On one event loop."""
 
     def __init__(self, spec: FunctionSpec) -> None:
         self._limit(spec)
@@ -137,12 +136,13 @@ class FlowLimiter:
         self._pace_per_key = throttle is not None and throttle.per_key
 
     def renew(self, spec: FunctionSpec, loaded: FlowLimiter) -> None:
-        """Go on by other limits; what runs now counts against them as well.
+        """Change the limits; active runs count against the new ones as well.
 
         Args:
-            spec: The function as it is from now on.
-            loaded: A flow of it that has read what the store holds, for buckets that we do not know.
+            spec: The new version of the function.
+            loaded: A limiter of it that was loaded from the store, for buckets that this one does not have.
         """
+        # Memory is newer than the store, but only if it has buckets of the same kind.
         knows = self._pace is not None and loaded._pace_per_key == self._pace_per_key
         self._limit(spec)
         if not knows:
@@ -150,22 +150,22 @@ class FlowLimiter:
 
     @property
     def is_open(self) -> bool:
-        """Whether nothing is limited."""
+        """Return whether nothing is limited."""
         return self._concurrency is None and self._pace is None
 
     @property
     def keeps_rows(self) -> bool:
-        """Whether a crash must not forget how often it began."""
+        """Return whether starts must survive a crash."""
         return self._pace is not None
 
     @property
     def is_per_key(self) -> bool:
-        """Whether keys have limits of their own."""
+        """Return whether limits are per key."""
         limits = self._concurrency
         return self._pace_per_key or (limits is not None and limits.key_limit is not None)
 
     def until(self, now: int) -> int:
-        """When the function may begin a run: `now`, later, or `FOREVER`: when another one ends."""
+        """Return when the function may start a run: `now`, later, or `FOREVER` for when another one ends."""
         if self._concurrency is not None and self._running >= self._concurrency.limit:
             return FOREVER
         if self._pace is None or self._pace_per_key:
@@ -173,7 +173,7 @@ class FlowLimiter:
         return paced(self._pace, self._full.get(None, 0), now)
 
     def until_key(self, key: Key, now: int) -> int:
-        """When a run that holds this key may begin, as far as the key is concerned."""
+        """Return when the limits of this key allow a run to start."""
         limits = self._concurrency
         if (
             limits is not None
@@ -186,11 +186,11 @@ class FlowLimiter:
         return paced(self._pace, self._full.get(key, 0), now)
 
     def until_keys(self, keys: Iterable[Key], now: int) -> int:
-        """When a run that holds all these keys may begin, as far as they are concerned."""
+        """Return when the limits of all these keys allow a run to start."""
         return max((self.until_key(key, now) for key in keys), default=now)
 
     def begin(self, keys: Collection[Key], now: int) -> None:
-        """A run that holds these keys begins."""
+        """Count a run of these keys as started."""
         self._running += 1
         for key in keys:
             self._by_key[key] = self._by_key.get(key, 0) + 1
@@ -201,13 +201,13 @@ class FlowLimiter:
                 self.forget_full(list(self._full), now)
 
     def forget_full(self, buckets: Iterable[Key], now: int) -> None:
-        """Let go of those that are full: a full bucket is like one that was never used."""
+        """Remove full buckets: they are equal to unused ones."""
         for bucket in buckets:
             if self._full.get(bucket, 0) <= now:
                 self._full.pop(bucket, None)
 
     def end(self, keys: Collection[Key]) -> None:
-        """It has ended; whoever waits for its place is told."""
+        """Count a run of these keys as ended; notify the watchers."""
         self._running -= 1
         for key in keys:
             left = self._by_key[key] - 1
@@ -215,25 +215,25 @@ class FlowLimiter:
                 self._by_key[key] = left
             else:
                 del self._by_key[key]
-        for told in self._watchers:
+        for notify in self._watchers:
             for key in keys or (None,):
-                told(key)
+                notify(key)
 
-    def watch(self, told: Callable[[Key], None]) -> Callable[[], None]:
-        """Call `told` with a key whenever a run that held it ends; the answer ends that."""
-        self._watchers.append(told)
-        return lambda: self._watchers.remove(told)
+    def watch(self, notify: Callable[[Key], None]) -> Callable[[], None]:
+        """Call `notify` with a key whenever a run of it ends; return a function that removes the watcher."""
+        self._watchers.append(notify)
+        return lambda: self._watchers.remove(notify)
 
-    # --- what a crash must not forget ---------------------------------------------------------
+    # --- state that survives a crash ----------------------------------------------------------
 
     def full_again(self, keys: Iterable[Key]) -> dict[Key, int]:
-        """When the buckets are full again that a run of these keys takes a token from."""
+        """Return when the buckets of a run of these keys are full again."""
         if self._pace is None:
             return {}
         return {of: self._full.get(of, 0) for of in (keys if self._pace_per_key else (None,))}
 
     async def load(self, storage: Storage, now: int) -> None:
-        """Go on where the store says: each bucket's latest row is true."""
+        """Load the buckets from the store: of several rows of a bucket the latest time counts."""
         if self._pace is None:
             return
         prefix = throttle_rows_of(self._function)
@@ -244,7 +244,7 @@ class FlowLimiter:
 
 
 class SampleFilter:
-    """Which events of one partition are left out because of the function's `Sample`."""
+    """Decides which events of one partition the function's `Sample` leaves out."""
 
     def __init__(self, spec: FunctionSpec, streams: Sequence[str], partition: int) -> None:
         sample = spec.sample
@@ -258,15 +258,15 @@ class SampleFilter:
 
     @property
     def is_open(self) -> bool:
-        """Whether everything passes."""
+        """Return whether everything passes."""
         return self._pace is None
 
-    def sift(
+    def filter(
         self, stream: str, chunks: Sequence[Chunk]
     ) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
-        """What passes and what is left out.
+        """Return the events that pass and those that are left out.
 
-        What was judged before is not judged again: had it been left out, it would be finished.
+        Events that were decided before pass: had they been left out, they would be finished.
         """
         if self._pace is None:
             return tuple(chunks), ()
@@ -277,6 +277,7 @@ class SampleFilter:
             self._newest = max(self._newest, chunk.appended)
             for place, event in enumerate(chunk.events(), start=chunk.low):
                 offset = chunk.offset_of(place)
+                # By the time of the append, not of the read: a repeated read then decides alike.
                 passes = offset < self._judged.get(stream, 0) or self._spend(
                     self._pace, stream, event.key if self._per_key else None, chunk.appended
                 )
@@ -293,7 +294,7 @@ class SampleFilter:
         return True
 
     def unsaved(self) -> tuple[Row, ...]:
-        """Rows that must ride with the positions that say what was left out."""
+        """Return the rows to commit together with the positions of events that were left out."""
         gone = self._buckets.gone()
         if not (self._unsaved or gone):
             return ()
@@ -311,18 +312,18 @@ class SampleFilter:
         return tuple(rows)
 
     def clears(self, now: int) -> bool:
-        """Whether rows can go now; to be asked while there is nothing to judge."""
+        """Return whether rows can be deleted now; call it only while no event waits for a decision."""
         return self._buckets.clears(now)
 
     def clears_in(self, now: int) -> float | None:
-        """Seconds until it is worth asking again; None while there are no rows."""
+        """Return the seconds until rows may be deleted; None while there are no rows."""
         return self._buckets.clears_in(now)
 
     def _place(self, stream: str, key: Key) -> bytes:
         return self._prefix[stream] + b"\x01" + key_name(key)
 
     async def load(self, storage: Storage) -> None:
-        """Begin (again) at what the store says."""
+        """Load the rows from the store, in place of those in memory."""
         self._buckets.clear()
         self._judged.clear()
         self._unsaved.clear()
@@ -338,42 +339,42 @@ class SampleFilter:
 
 
 def throttle_rows_of(function: str) -> bytes:
-    """Where the rows of a function's throttle begin; each goes on with a stream, a partition and a key."""
+    """Return the prefix of a function's throttle rows; a stream, a partition and a key follow it."""
     return pack("starts", function)
 
 
 def _behind_partition(name: bytes) -> bytes:
-    """What is left of a row's name behind the stream, whose names have no zero byte, and the partition."""
+    """Return a row's name after the stream, whose name has no zero byte, and the partition."""
     return name[name.index(b"\x00") + 9 :]
 
 
 def key_name(key: Key) -> bytes:
-    """A key's place among rows; one that tells no key from the empty key."""
+    """Return the row name of a key; None and the empty key have different names."""
     return pack(0) if key is None else b"\x01" + pack(key)
 
 
 def key_of(name: bytes) -> Key:
-    """The key whose place that is."""
+    """Return the key of a row name."""
     return None if name == pack(0) else name[1:-1].replace(b"\x00\xff", b"\x00").decode()
 
 
 def _full_row(place: bytes, full: int, now: int) -> Row:
-    """A bucket that is full is like one that was never used."""
+    """Return the put of a bucket's row, or the deletion of a full one, which equals an unused one."""
     return Put(Space.META, place, encode_full(full)) if full > now else Delete(Space.META, place)
 
 
 def encode_full(number: int) -> bytes:
-    """The row of a bucket that is full again then."""
+    """Encode the time at which a bucket is full again."""
     return number.to_bytes(8, "big")
 
 
 def decode_full(row: bytes) -> int:
-    """When the bucket of a row is full again."""
+    """Decode the time at which a bucket is full again."""
     return int.from_bytes(row, "big")
 
 
 async def rows_of(storage: Storage, prefix: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
-    """All rows of flow control under a prefix."""
+    """Yield all rows of flow control under a prefix."""
     async for page in scan_pages(storage, Space.META, prefix, after(prefix), limit=PAGE):
         for pair in page:
             yield pair

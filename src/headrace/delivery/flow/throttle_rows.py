@@ -1,9 +1,8 @@
-"""What a crash must not forget of a throttle: when its buckets are full again, in rows.
+"""Rows of a throttle, for its state to survive a crash: when its buckets are full again.
 
-All partitions of a function share its buckets. Each of them writes what it knows of a bucket to a row of
-its own, and the latest of a bucket's rows is true. The changes of one partition land in their order; so
-no change, such as one that deletes the row of a bucket that was full, undoes what another partition has
-written since.
+All partitions of a function share its buckets. Each partition writes a bucket to a separate row, and the latest time of a
+bucket's rows counts. Changes of one partition are applied in order, so no change, such as the deletion of a full
+bucket's row, undoes a later one of another partition.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ class ThrottleRows:
     """The rows of one partition; only its worker writes them.
 
     Args:
-        function: Whose throttle it is.
+        function: The function with the throttle.
         stream: The first stream that the worker reads.
         partition: The partition that it reads.
-        limiter: What the function's partitions share.
+        limiter: The limiter that the function's partitions share.
     """
 
     def __init__(self, function: str, stream: str, partition: int, limiter: FlowLimiter) -> None:
@@ -44,7 +43,7 @@ class ThrottleRows:
         self._written = BucketRefills()
 
     def ahead(self, keys: Iterable[Key], now: int) -> tuple[Row, ...]:
-        """Rows to be durable before a run of these keys, which has begun, is run."""
+        """Return the rows to commit before a counted run of these keys is executed."""
         full = self._limiter.full_again(keys)
         for bucket, then in full.items():
             self._written.put(bucket, then)
@@ -55,25 +54,25 @@ class ThrottleRows:
         )
 
     async def load(self, storage: Storage, now: int) -> None:
-        """Begin (again) with the rows that the store has."""
+        """Load the rows from the store, in place of those in memory."""
         self._written.clear()
         if self._limiter.keeps_rows:
             async for packed, value in rows_of(storage, self._prefix):
                 bucket = key_of(packed[len(self._prefix) :])
                 self._written.found(bucket, decode_full(value), now)
 
-    # --- what says nothing any more -----------------------------------------------------------
+    # --- rows without a meaning ---------------------------------------------------------------
 
     def clears(self, now: int) -> bool:
-        """Whether rows can go now."""
+        """Return whether rows can be deleted now."""
         return self._written.clears(now)
 
     def clears_in(self, now: int) -> float | None:
-        """Seconds until it is worth asking again; None while there are no rows."""
+        """Return the seconds until rows may be deleted; None while there are no rows."""
         return self._written.clears_in(now)
 
     def cleared(self, now: int) -> tuple[Row, ...]:
-        """What deletes them."""
+        """Return the deletions of these rows."""
         gone = self._written.gone()
         self._limiter.forget_full(gone, now)
         return tuple(Delete(Space.META, self._place(bucket)) for bucket in gone)

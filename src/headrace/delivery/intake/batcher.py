@@ -1,7 +1,7 @@
-"""Closes a batch on count, bytes or window. Pure: time is handed in, nothing waits here.
+"""Batcher: closes a batch on count, bytes or window. Pure: the caller passes the time.
 
-Chunks go in as the log stored them and come out cut to batches. A blob of which only a part is meant
-is cut open once, without decoding a single event, so that no instance is sent what it does not need.
+In: chunks as the log stored them. Out: chunks that are cut to batches. A blob that is needed only in part is split once,
+without decoding an event, so that no instance receives events that it does not need.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ class Batcher(Intake):
 
     @property
     def is_ready(self) -> bool:
-        """Whether a whole batch waits."""
+        """Return whether a whole batch waits."""
         return self._events >= self._limit
 
     def wanting(self) -> tuple[int, ...]:
-        """Which readers to ask for more: reader 0, unless a whole batch waits already."""
+        """Return reader 0, unless a whole batch waits already."""
         return (0,) if self._events < self._limit else ()
 
-    def add(self, reader: int, chunks: Sequence[Chunk], begun: float) -> None:
-        """Take what reader 0 read; a window has begun then (monotonic)."""
+    def add(self, reader: int, chunks: Sequence[Chunk], started: float) -> None:
+        """Add chunks of reader 0; a window `started` then (monotonic)."""
         if not self._events:
-            self._opened = begun
+            self._opened = started
         for chunk in chunks:
             self._chunks.append(chunk)
             self._events += chunk.size
 
     def wait(self, now: float) -> float | None:
-        """Seconds until a batch closes: 0 for at once, None where there is nothing to close."""
+        """Return the seconds until a batch closes: 0 for now, None if there is nothing to close."""
         if not self._events:
             return None
         if self._events >= self._limit or self._window <= 0:
@@ -59,33 +59,40 @@ class Batcher(Intake):
         return max(self._opened + self._window - now, 0.0)
 
     def take(self, now: float, batches: int = 1) -> tuple[Chunk, ...]:
-        """The next batch, in order, or as many whole ones; empty where nothing waits.
+        """Return the next batch, in order, or as many whole ones; empty if nothing waits.
 
-        Several together are no larger, in bytes, than one may be.
+        Several together are not larger, in bytes, than one may be.
         """
         if self._chunks and self._raws is None:
-            # The straight road: a blob as it was published is a batch.
+            # The fast path: a blob that was published as a whole batch is passed on without being
+            # split.
             head = self._chunks[0]
             if head.size == head.count == self._limit and len(head.body) <= self._size:
                 return self._blobs(now, batches)
         taken: list[Chunk] = []
-        room = self._limit
+        count_left = self._limit
         if batches > 1:
-            room *= max(min(batches, self._events // room), 1)
-        space = self._size
-        while self._chunks and room > 0 and (space > 0 or not taken):
+            count_left *= max(min(batches, self._events // count_left), 1)
+        bytes_left = self._size
+        while self._chunks and count_left > 0 and (bytes_left > 0 or not taken):
             head = self._chunks[0]
-            if head.size <= room and len(head.body) <= max(space, 1) and self._raws is None:
+            if (
+                head.size <= count_left
+                and len(head.body) <= max(bytes_left, 1)
+                and self._raws is None
+            ):
                 taken.extend(compact((self._chunks.popleft(),)))
-                room -= head.size
-                space -= len(head.body)
+                count_left -= head.size
+                bytes_left -= len(head.body)
                 continue
-            piece, rest = self._cut(head, room, space, first=not taken)
+            # At least one event per batch even if it is larger than the limit: otherwise it would
+            # never be delivered.
+            piece, rest = self._cut(head, count_left, bytes_left, first=not taken)
             if piece is None:
                 break
             taken.append(piece)
-            room -= piece.size
-            space -= len(piece.body)
+            count_left -= piece.size
+            bytes_left -= len(piece.body)
             if rest is None:
                 self._chunks.popleft()
                 self._raws = None
@@ -96,13 +103,13 @@ class Batcher(Intake):
         return tuple(taken)
 
     def _blobs(self, now: float, batches: int) -> tuple[Chunk, ...]:
-        """Blobs that are each a batch as they stand."""
+        """Return blobs that are each a whole batch."""
         taken: list[Chunk] = []
-        space = self._size
+        bytes_left = self._size
         while self._chunks and len(taken) < batches:
             head = self._chunks[0]
-            space -= len(head.body)
-            if space < 0 or not head.size == head.count == self._limit:
+            bytes_left -= len(head.body)
+            if bytes_left < 0 or not head.size == head.count == self._limit:
                 break
             taken.append(self._chunks.popleft())
         self._events -= self._limit * len(taken)
@@ -110,16 +117,16 @@ class Batcher(Intake):
         return tuple(taken)
 
     def _cut(
-        self, head: Chunk, room: int, space: int, *, first: bool
+        self, head: Chunk, count_left: int, bytes_left: int, *, first: bool
     ) -> tuple[Chunk | None, Chunk | None]:
-        """As many of the head's events as fit; at least one in an empty batch."""
+        """Return as many of the head's events as fit, at least one in an empty batch, and the rest."""
         if self._raws is None:
             self._raws = split(head.body)
         raws = self._raws
         high = head.low
-        while high < head.high and high - head.low < room:
-            space -= len(memoryview(raws[high]))
-            if space < 0 and not (first and high == head.low):
+        while high < head.high and high - head.low < count_left:
+            bytes_left -= len(memoryview(raws[high]))
+            if bytes_left < 0 and not (first and high == head.low):
                 break
             high += 1
         if high == head.low:
@@ -129,7 +136,7 @@ class Batcher(Intake):
 
 
 def compact(chunks: Sequence[Chunk]) -> tuple[Chunk, ...]:
-    """Chunks whose blobs hold only the events meant; each blob is opened once."""
+    """Return chunks whose blobs hold only the selected events; each blob is split once."""
     opened: dict[int, list[msgspec.Raw]] = {}
     found: list[Chunk] = []
     for chunk in chunks:
@@ -144,12 +151,12 @@ def compact(chunks: Sequence[Chunk]) -> tuple[Chunk, ...]:
 
 
 def split(body: bytes) -> list[msgspec.Raw]:
-    """A blob's events, each still encoded."""
+    """Split a blob into its encoded events."""
     return _splitter.decode(body)
 
 
 def assemble(raws: Sequence[msgspec.Raw]) -> bytes:
-    """The blob of events that are still encoded."""
+    """Join encoded events to a blob."""
     return _array_head(len(raws)) + b"".join(raws)
 
 
@@ -173,7 +180,7 @@ def _piece(chunk: Chunk, raws: list[msgspec.Raw], low: int, high: int) -> Chunk:
 
 
 def _array_head(count: int) -> bytes:
-    """The head of a msgpack array (msgpack specification, "array format family")."""
+    """Return the head of a msgpack array (msgpack specification, "array format family")."""
     if count < _FIXED:
         return bytes((0x90 | count,))
     if count < _SHORT:

@@ -1,12 +1,12 @@
-"""Order per key, as many keys at once as there is room. Pure: time is handed in, nothing waits here.
+"""Lanes: order per key, with many keys at once. Pure: the caller passes the time.
 
-Every key is a lane. A lane with an event in flight, or waiting to be tried again, is closed: its later
-events stay behind it, whatever the other lanes do. Events without a key (and all events of an
-function with `order="none"`) are lanes of their own. A batch takes from open lanes in the order in which
-their first events came, so no key starves; `LaneRules` say where flow control wants it otherwise:
+Every key is a lane. A lane with an event in flight, or waiting for a retry, is closed: its later events wait behind it,
+independent of other lanes. An event without a key (and every event of a function with `order="none"`) is a separate lane.
+A batch takes from open lanes in the order of their first events, so no key starves; `LaneRules` hold the exceptions of
+flow control:
 
     nothing waits -> held (until a time) -> open -> closed (in flight) -> held or open again
-                                            open <-> blocked (its key has no room)
+                                            open <-> blocked (its key has reached its limit)
 """
 
 from __future__ import annotations
@@ -32,18 +32,20 @@ Lane = tuple[str, str | None] | At
 
 
 class LaneRules(msgspec.Struct, frozen=True, kw_only=True):
-    """What flow control asks of lanes.
+    """Flow control's rules for lanes.
 
     Attributes:
-        by_key: Whether keys are lanes; else every event is one.
+        by_key: Whether keys are lanes; otherwise every event is one.
         together: Whether events without a key are one lane.
         one_key: Whether a batch holds events of one key only, its window counted per key.
-        singly: Whether a batch holds one event of a key at most.
-        skip: Whether events that come while their lane is closed are left out.
-        quiet: Microseconds a lane must have been quiet, its last event alone counting; 0 is off.
-        longest: Microseconds after the first event at which the last one goes anyhow; 0 is off.
-        priority: The header that says how many seconds an event goes ahead, or None.
-        until: When a key may go, as `Flow.until_key`; None where keys have no limits.
+        singly: Whether a batch holds at most one event of a key.
+        skip: Whether events that arrive while their lane is closed are left out.
+        quiet: Microseconds without an event of a lane, after which its last event is delivered; 0
+            is off.
+        longest: Microseconds after the first event, after which the last one is delivered anyway; 0
+            is off.
+        priority: The header with the seconds by which an event goes ahead, or None.
+        until: Returns when a key may run, as `FlowLimiter.until_key`; None if keys have no limits.
     """
 
     by_key: bool = True
@@ -69,7 +71,7 @@ class _Waiting(msgspec.Struct, frozen=True, gc=False):
 
 
 class Lanes(Intake):
-    """The events of one partition that wait for their key's turn. Owned by one partition worker."""
+    """The events of one partition that wait for their key. Owned by one partition worker."""
 
     def __init__(
         self,
@@ -77,7 +79,7 @@ class Lanes(Intake):
         events: int,
         size: int,
         window: float,
-        room: int,
+        capacity: int,
         rules: LaneRules | None = None,
         waits: DebounceWaits | None = None,
     ) -> None:
@@ -85,11 +87,11 @@ class Lanes(Intake):
         self._limit = events
         self._size = size
         self._window = 0.0 if rules.one_key else window
-        self._patience = int(window * MICROS) if rules.one_key else 0
-        self._room = room
+        self._key_window = int(window * MICROS) if rules.one_key else 0
+        self._capacity = capacity
         self._rules = rules
         self._is_plain = rules in (LaneRules(), LaneRules(by_key=False))
-        self._holds = bool(rules.quiet or self._patience)
+        self._holds = bool(rules.quiet or self._key_window)
         self._lanes: defaultdict[Lane, deque[_Waiting]] = defaultdict(deque)
         self._open: dict[Lane, None] = {}
         self._closed: dict[Lane, int] = {}
@@ -112,39 +114,41 @@ class Lanes(Intake):
 
     @property
     def is_ready(self) -> bool:
-        """Whether a whole batch can be taken now; other rules have to be asked each time."""
+        """Return whether a whole batch can be taken now; only for lanes without special rules."""
         return self._is_plain and len(self._open) >= self._limit
 
     @property
     def runs_dry(self) -> bool:
-        """Whether there is room to read ahead, and no whole batch."""
+        """Return whether more can be read ahead, and there is no whole batch."""
         return self._is_plain and len(self._open) < self._limit and bool(self.wanting())
 
     def wanting(self) -> tuple[int, ...]:
-        """Which readers to ask for more: reader 0, while there is room to look ahead."""
-        return (0,) if self._waiting + len(self._flying) < self._room else ()
+        """Return reader 0, while more can be read ahead."""
+        return (0,) if self._waiting + len(self._flying) < self._capacity else ()
 
     def look(self, now: int) -> None:
-        """It is `now` (microseconds since the epoch): lanes held until now are open."""
+        """Open lanes that were held until `now` (microseconds since the epoch)."""
         if now < self._now:
             self._set_back(self._now - now)
         self._now = now
         while self._held and self._held[0][0] <= now:
             due, _, lane = heapq.heappop(self._held)
+            # The heap keeps outdated entries, as removing from its middle is linear; only the
+            # latest date of a lane counts.
             if self._due.get(lane) == due:
                 del self._due[lane]
                 if lane in self._lanes and lane not in self._closed:
                     self._admit(lane)
 
     def _set_back(self, by: int) -> None:
-        """The clock was set back: nobody waits longer because of that."""
-        # All by the same, so they stay a heap.
+        """Move all dates back, as the clock was set back: no lane waits longer because of that."""
+        # All by the same amount, so the list stays a heap.
         self._held = [(due - by, turn, lane) for due, turn, lane in self._held]
         self._due = {lane: due - by for lane, due in self._due.items()}
         self._since = {lane: min(since, self._now - by) for lane, since in self._since.items()}
 
     def left_out(self) -> list[Left]:
-        """What was left out since the last time: it counts as done."""
+        """Return what was left out since the last call: it counts as done."""
         if self._waits is not None:
             for lane, (key, offset) in self._carried_on.items():
                 self._waits.carried_on((lane[0], key), (lane[0], offset), self._since[lane])
@@ -152,10 +156,10 @@ class Lanes(Intake):
         found, self._left = self._left, []
         return found
 
-    def add(self, reader: int, chunks: Sequence[Chunk], begun: float) -> None:
-        """Lay what reader 0 read behind the last of its key; a window has begun then (monotonic)."""
+    def add(self, reader: int, chunks: Sequence[Chunk], started: float) -> None:
+        """Add chunks of reader 0 to the lanes of their keys; a window `started` then (monotonic)."""
         if not self._open:
-            self._opened = begun
+            self._opened = started
         for chunk in chunks:
             self._number += 1
             raws = split(chunk.body)
@@ -188,7 +192,7 @@ class Lanes(Intake):
     def _supersede(
         self, lane: Lane, waiting: deque[_Waiting], key: str | None, offset: int, appended: int
     ) -> None:
-        """The last event wins: those that wait before it are left out."""
+        """Leave out the events that wait before the last one, which replaces them."""
         if not waiting:
             self._since[lane] = (
                 appended if self._waits is None else self._waits.since((lane[0], offset), appended)
@@ -201,20 +205,21 @@ class Lanes(Intake):
         waiting.clear()
 
     def _hold(self, lane: Lane, waiting: deque[_Waiting]) -> None:
-        """Keep the lane back until it has been quiet, or its window is over."""
+        """Hold the lane until it has been quiet, or its window is over."""
         rules = self._rules
         if rules.quiet:
             appended = waiting[-1].chunk.appended
-            # What was appended so much later than now was appended before the clock was set back.
+            # An append that lies so far in the future was made before the clock was set back.
             due = (appended if appended <= self._now + rules.quiet else self._now) + rules.quiet
             if rules.longest:
                 due = min(due, self._since[lane] + rules.longest)
         elif len(waiting) >= self._limit or lane in self._open:
-            # Its window is over, and what comes while it waits to be taken begins no other.
+            # Its window is over; events that arrive before it is taken do not start another
+            # window.
             due = 0
         else:
-            # Counted from when the log took the first of them, which no crash makes later.
-            due = min(waiting[0].chunk.appended, self._now) + self._patience
+            # Counted from the first append, so that a crash does not start the window again.
+            due = min(waiting[0].chunk.appended, self._now) + self._key_window
         if due <= self._now:
             self._due.pop(lane, None)
             self._admit(lane)
@@ -234,7 +239,7 @@ class Lanes(Intake):
             heapq.heappush(self._ranked, (self._lanes[lane][0].rank, self._turns, lane))
 
     def wait(self, now: float) -> float | None:
-        """Seconds until a batch closes: 0 for at once, None where every waiting lane is closed."""
+        """Return the seconds until a batch closes: 0 for now, None if every waiting lane is closed."""
         held = None if not self._held else max(self._held[0][0] - self._now, 0) / MICROS
         if not self._open:
             return held
@@ -244,9 +249,9 @@ class Lanes(Intake):
         return waits if held is None else min(waits, held)
 
     def take(self, now: float, batches: int = 1) -> tuple[Chunk, ...]:
-        """The next batch, in order within each key; its lanes are closed until `release`.
+        """Return the next batch, in order within each key; its lanes are closed until `release`.
 
-        One, however many are asked for: whether a lane is open may change with each.
+        Always one batch: each may close lanes that the next one would take from.
         """
         rules = self._rules
         taken: dict[int, list[_Waiting]] = {}
@@ -280,7 +285,7 @@ class Lanes(Intake):
         return tuple(_chunk(taken[number]) for number in sorted(taken))
 
     def _first(self) -> Lane:
-        """The open lane that goes first."""
+        """Return the open lane that is taken first."""
         while self._ranked:
             lane = self._ranked[0][2]
             if lane in self._open:
@@ -291,7 +296,7 @@ class Lanes(Intake):
     def _is_blocked(
         self, lane: Lane, key: str | None, until: Callable[[str | None, int], int]
     ) -> bool:
-        """Whether the lane's key has no room now; it then waits aside until it has."""
+        """Return whether the lane's key has reached its limit; if so, the lane waits until it may run."""
         due = until(key, self._now)
         if due <= self._now:
             return False
@@ -303,10 +308,11 @@ class Lanes(Intake):
         return True
 
     def unblock(self, key: str | None) -> None:
-        """A run that held this key has ended: one lane that waited for it may go."""
+        """Open one lane that waited for a run of this key to end."""
         lanes = self._blocked.get(key)
         while lanes:
             lane = lanes.popleft()
+            # One lane only: the ended run freed one slot, and the next end opens the next lane.
             if lane in self._lanes and lane not in self._closed:
                 self._admit(lane)
                 break
@@ -314,10 +320,10 @@ class Lanes(Intake):
             del self._blocked[key]
 
     def release(self, chunks: Iterable[Chunk]) -> bool:
-        """These events need no more runs: lanes that wait for nothing else are open again.
+        """Release finished events: lanes that wait for nothing else are open again.
 
         Returns:
-            Whether there is now more to take, or room to read more.
+            Whether more can now be taken or read.
         """
         changed = False
         for chunk in chunks:
@@ -341,18 +347,18 @@ class Lanes(Intake):
 
 
 def rank_of(appended: int, event: Event, header: str) -> int:
-    """The place in the queue of priorities: when it came, less the seconds it goes ahead."""
+    """Return the rank of an event: its time of append, minus the seconds by which it goes ahead."""
     text = (event.headers or {}).get(header, "0")
     try:
         ahead = int(text)
     except ValueError:
-        # The edge refuses such headers on queues; elsewhere they mean nothing.
+        # Producers to queues get an error for such a header; on other streams it has no meaning.
         ahead = 0
     return appended - max(min(ahead, MAX_PRIORITY), -MAX_PRIORITY) * MICROS
 
 
 def _chunk(events: list[_Waiting]) -> Chunk:
-    """Events of one stored chunk, picked out of it, by offset."""
+    """Return a chunk of events that were picked from one stored chunk, by offset."""
     events.sort(key=lambda one: one.offset)
     source = events[0].chunk
     offsets = tuple(one.offset for one in events)

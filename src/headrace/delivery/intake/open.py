@@ -1,4 +1,4 @@
-"""The intake that a function asks for: lanes where order is per key or none, else batches or a merge."""
+"""Creation of a function's intake: lanes for order per key or none, otherwise batches or a merge."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ MIN_LOOK_AHEAD, MAX_LOOK_AHEAD = 1_000, 10_000
 
 
 def open_lanes(spec: FunctionSpec, *, width: int, rules: LaneRules, waits: DebounceWaits) -> Intake:
-    """Empty lanes, for a function of which `width` units run at once."""
+    """Return empty lanes, for a function of which `width` units run at once."""
     events = spec.batch_size
-    room = min(max(events * width * 4, MIN_LOOK_AHEAD), MAX_LOOK_AHEAD)
+    # Four times what runs at once, so that closed lanes leave enough open ones; bounded, as all of
+    # it is in memory.
+    capacity = min(max(events * width * 4, MIN_LOOK_AHEAD), MAX_LOOK_AHEAD)
     return Lanes(
         events=events,
         size=spec.batch_bytes,
         window=spec.batch_window,
-        room=room,
+        capacity=capacity,
         rules=rules,
         waits=waits,
     )
@@ -30,13 +32,13 @@ def open_lanes(spec: FunctionSpec, *, width: int, rules: LaneRules, waits: Debou
 def open_in_order(
     spec: FunctionSpec, *, streams: int, lateness: float, merges: MergeOrderStore | None
 ) -> Intake:
-    """An empty intake that keeps the order of the log, or of several logs that are merged.
+    """Return an empty intake that keeps the order of the log, or merges several logs.
 
     Args:
         spec: The function.
         streams: How many are read together.
-        lateness: Seconds for which a merge waits for a stream that has nothing to read.
-        merges: Keeps the order of the merge; None where there is one stream.
+        lateness: Seconds for which a merge waits for a stream without events.
+        merges: Stores the order of the merge; None if there is one stream.
     """
     events, size, window = spec.batch_size, spec.batch_bytes, spec.batch_window
     if merges is None:

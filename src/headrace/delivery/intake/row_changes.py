@@ -1,8 +1,8 @@
-"""Row changes on their way to a function: those that tell of no row are left out, the others keyed.
+"""Row changes on their way to a function: messages without a row are left out, the others get keys.
 
-A `ChangeFilter` stands where a pattern would; a `KeyedReader` stands before the log's own reader.
-What cannot be read passes both untouched: it fails where the function opens it, so that attempts,
-dead letters and their original bytes are as everywhere.
+A `ChangeFilter` takes the place of a pattern; a `KeyedReader` wraps the log's reader. An unreadable event passes both
+unchanged: it fails when the function decodes it, so that attempts, dead letters and their original bytes are as for any
+event.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Wants = Callable[[Chunk], set[int]]
 
 
 class ChangeFilter:
-    """Which events of a chunk tell of a row; the others are counted by reason. Used by one partition worker.
+    """Selects the events of a chunk that describe a row; counts the others by reason. Used by one partition worker.
 
     Args:
-        pattern: What the trigger asks for beside; None for everything.
-        skipped: Told how many records were left out, and why.
+        pattern: The trigger's additional pattern; None for everything.
+        skipped: Called with the reason and the number of records that were left out.
     """
 
     def __init__(self, pattern: Wants | None, skipped: Callable[[str, int], None]) -> None:
@@ -36,7 +36,7 @@ class ChangeFilter:
         self._skipped = skipped
 
     def __call__(self, chunk: Chunk) -> set[int]:
-        """The indices, from 0, of the events of `chunk` that are wanted."""
+        """Return the indices, from 0, of the events of `chunk` that are selected."""
         meant = range(chunk.size) if self._pattern is None else self._pattern(chunk)
         events = chunk.events()
         reasons = {index: reason for index in meant if (reason := _no_change(events[index]))}
@@ -46,37 +46,37 @@ class ChangeFilter:
 
 
 class KeyedReader:
-    """Reads a partition, every row's changes under the row's own key. A `Reader`."""
+    """Reads a partition with the key of its row on every change. A `Reader`."""
 
     def __init__(self, reader: Reader, columns: tuple[str, ...]) -> None:
         self._reader = reader
         self._columns = columns
 
     async def read(self, *, events: int, size: int) -> list[Chunk]:
-        """As the log's own reader, but for the keys."""
+        """As the log's reader, except for the keys."""
         chunks = await self._reader.read(events=events, size=size)
         return [keyed(chunk, self._columns) for chunk in chunks]
 
     def watch(self, waiter: asyncio.Future[None]) -> None:
-        """As the log's own reader."""
+        """As the log's reader."""
         self._reader.watch(waiter)
 
     def seek(self, offset: int) -> None:
-        """As the log's own reader."""
+        """As the log's reader."""
         self._reader.seek(offset)
 
     @property
     def position(self) -> int:
-        """The offset `read` goes on from."""
+        """Return the offset of the next `read`."""
         return self._reader.position
 
     def close(self) -> None:
-        """As the log's own reader."""
+        """As the log's reader."""
         self._reader.close()
 
 
 def keyed(chunk: Chunk, columns: tuple[str, ...]) -> Chunk:
-    """The same events at the same offsets, under the keys that `columns` of their rows give."""
+    """Return the same events at the same offsets, with keys from `columns` of their rows."""
     events = [_keyed(event, columns) for event in chunk.events()]
     offsets = None if chunk.offsets is None else chunk.offsets[chunk.low : chunk.high]
     return Chunk(
@@ -104,7 +104,7 @@ def _keyed(event: Event, columns: tuple[str, ...]) -> Event:
 
 
 def _no_change(event: Event) -> str:
-    """Why an event tells of no row; "" where it does, or cannot be read."""
+    """Return why an event describes no row; "" if it does, or cannot be read."""
     try:
         envelope = open_envelope(event.value, event.headers)
     except Invalid:

@@ -1,7 +1,7 @@
-"""Which half: a failing batch is cut until the poison stands alone.
+"""Bisection: a failing batch is halved until the failing event is alone.
 
-Pure. Halving spends no attempts, so the innocent keep theirs; finding p poisonous events among n
-takes at most p * (2 * ceil(log2 n) + 1) + 1 runs (each level of the tree runs two halves a poison).
+Pure. Halving spends no attempts, so other events keep theirs. Finding p failing events among n takes at most
+p * (2 * ceil(log2 n) + 1) + 1 runs (each level of the tree runs two halves for each of them).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from headrace.delivery.unit import Unit, cut
 
 
 def halves(unit: Unit) -> tuple[Unit, Unit]:
-    """The first and the second half, in order, to be run at once and apart."""
+    """Return the first and the second half, in order, to be run separately and without a delay."""
     middle = unit.size // 2
     if middle == 0:
         raise ValueError("one event cannot be halved")

@@ -1,4 +1,4 @@
-"""A partition that this node owns for one function, as its worker is given it."""
+"""A partition that this node owns for one function: the argument of its worker."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class ClaimedPartition:
         claims: The claim of each stream's partition, by stream.
         readers: One for each stream, in the order of `claims`.
         lateness: Seconds for which a merge waits for a stream that has nothing to read.
-        wants: Chooses the events of a chunk that the trigger is about; None where all are meant.
-        merges: Keeps the order of a merge; None where one stream is read by itself.
-        compacted: The streams that keep the last event of each key only.
-        settle: Decides what becomes of a unit that has run.
+        wants: Selects the events of a chunk that match the trigger; None if all do.
+        merges: Stores the order of a merge; None if a single stream is read.
+        compacted: The streams that keep only the last event of each key.
+        settle: Gives the verdict on a unit that has run.
     """
 
     spec: FunctionSpec
@@ -41,25 +41,25 @@ class ClaimedPartition:
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """The streams that are read together."""
+        """Return the streams that are read together."""
         return tuple(self.claims)
 
     @property
     def is_one_by_one(self) -> bool:
-        """Whether one unit at a time runs, in the order of the log.
+        """Return whether one unit at a time runs, in the order of the log.
 
-        Ordered functions and merges ask for it. So does `commit="before"`: what lands after its run moves
-        no position, so nothing would fence the commits behind it.
+        Ordered functions and merges require it. So does `commit="before"`: the commit after its run moves no position, so
+        nothing would fence the commits that follow.
         """
         spec = self.spec
         return spec.order == "partition" or len(self.claims) > 1 or spec.commit == "before"
 
     @property
     def width(self) -> int:
-        """How many units run at once."""
+        """Return how many units run at once."""
         return 1 if self.is_one_by_one else self.spec.parallelism
 
     @property
     def in_lanes(self) -> bool:
-        """Whether order is per key, or there is none."""
+        """Return whether order is per key, or there is none."""
         return not self.is_one_by_one and self.spec.works_in_lanes

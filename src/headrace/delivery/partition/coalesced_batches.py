@@ -1,9 +1,9 @@
-"""How many batches go to an instance together, to be run one after the other. Pure.
+"""Number of batches that go to an instance together, to be run one after the other. Pure.
 
-A batch costs the host the same whatever it holds: a frame out, a frame back, a verdict, a commit. Where
-several wait already and runs are short they travel as a *group of coalesced batches*, one unit whose batches remain
-invocations of their own (`CoalescedInvocation`). It grows while all of it comes through and nothing but
-events was published; whatever else comes back, batches go alone again for a while.
+The host's cost of a batch does not depend on its size: two frames, a verdict, a commit. If several batches wait and runs
+are short, they are sent as a *group of coalesced batches*, one unit whose batches remain separate invocations
+(`CoalescedInvocation`). The group grows while every batch succeeds and only publishes; after any other outcome batches go
+alone again for a while.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from headrace.model.outcome import Cause, Outcome
 MOST = 16
 """Batches in a group of coalesced batches."""
 TOGETHER_S = 0.001
-"""How long a group of coalesced batches may be expected to run."""
+"""The longest expected run time of a group of coalesced batches."""
 ALONE_AFTER_A_CUT = 64
 
 
 class CoalescedBatches:
-    """How many batches one partition worker sends together now. Owned by the partition worker.
+    """The number of batches that one partition worker sends together. Owned by the partition worker.
 
     Attributes:
-        size: So many.
+        size: The current number.
     """
 
     __slots__ = ("_alone", "_batch", "_most", "size")
@@ -36,16 +36,16 @@ class CoalescedBatches:
 
     @property
     def most(self) -> int:
-        """Batches it may ever send together."""
+        """Return the maximum number of batches that it may send together."""
         return self._most
 
     def ended(self, events: int, outcome: Outcome) -> None:
-        """A unit of new events came back so."""
+        """Adapt to the outcome of a unit of new events."""
         if self._most == 1:
             return
         batches = -(-events // self._batch)
         if not outcome.only_published:
-            # With one batch alone nothing was tried that failed.
+            # A single batch was not a group, so its failure says nothing about groups.
             self._alone = ALONE_AFTER_A_CUT if batches > 1 else self._alone
             self.size = 1
         elif self._alone > 0:
@@ -58,14 +58,14 @@ class CoalescedBatches:
 
 
 def batches_of(unit: Unit, size: int, cause: Cause | None = None) -> tuple[Unit, ...]:
-    """A group of coalesced batches as units that go alone."""
+    """Return the batches of a group as separate units."""
     return tuple(
         Unit(cut(unit.chunks, low, low + size), cause=cause) for low in range(0, unit.size, size)
     )
 
 
 def may_travel(spec: FunctionSpec) -> bool:
-    """Whether nothing the function asks for is counted or granted by the invocation."""
+    """Return whether no option of the function is counted or granted per invocation."""
     return (
         spec.commit == "after"
         and spec.scaling.max_invocations is None

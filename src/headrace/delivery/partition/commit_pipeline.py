@@ -1,13 +1,12 @@
-"""What a partition worker makes durable: changes in their order, several on their way, none forgotten.
+"""Commit pipeline of a partition worker: changes in order, several in flight.
 
-In: `Effects` of what was decided. Out: tasks that end when the change is on the disk, or that have
-told that it is not: then the books are `broken`, nothing more may land, and the partition worker opens them
-anew from what the store holds. Light landings (positions and outputs, nothing else) are gathered
-while a commit is on its way, because a commit costs the same for one event as for fifty.
+In: `Effects` of verdicts. Out: tasks that end when the change is durable or has failed. After a failure the pipeline is
+`broken`: nothing more is committed, and the partition worker opens the partition again from the store. Light commits
+(only positions and outputs) are gathered while another commit is in flight, because a commit of one event costs as much
+as one of fifty.
 
-Where order is per key, a change that relied on stale state costs its own unit only: the unit goes
-back to be run again, and the changes handed over behind it, which the store has turned down because
-they build on its position row, are handed over once more without its events (ADR 0025).
+If order is per key, a change that relied on stale state repeats only its own unit. The store has refused the later
+changes too, since they build on its position row; these are applied again without the unit's events (ADR 0025).
 """
 
 from __future__ import annotations
@@ -33,24 +32,23 @@ from headrace.model.policy import MAX_BATCH_BYTES
 from headrace.model.record import Chunk
 
 COMMITS_IN_FLIGHT = 4
-CALM = 8
-"""Changes with state that land before one more unit at a time is tried, after stale state was met."""
+CLEAN_COMMITS = 8
+"""Commits with state that must succeed before one more concurrent unit is allowed, after a conflict."""
 MAX_GATHERED = 256
-"""Units that may have run while a commit is on its way: what a crash at that moment runs again."""
+"""Units that may be gathered while a commit is in flight: a crash at that moment repeats them."""
 
 
 class _Commit:
-    """One change on its way; owned by the landing.
+    """One change in flight; owned by the pipeline.
 
     Attributes:
-        effects: What it brings.
-        finished: Events to tell of once it has landed.
-        unit: What runs again by itself where the change relied on stale state; None where the
-            books are then opened anew.
-        change: As handed to the store.
-        rows: The position rows as they stand once it has landed.
-        waits: Whether it is to be handed over (again) once all that is with the store has ended.
-        is_over: Whether it has landed, or nothing may land any more.
+        effects: Its effects.
+        finished: Events to release after the commit.
+        unit: The unit that runs again if the change relied on stale state; None if the partition is then opened again.
+        change: The change as passed to the store.
+        rows: The position rows after the commit.
+        waits: Whether it must be applied (again) once all changes in the store have ended.
+        is_over: Whether it was committed, or nothing may be committed any more.
     """
 
     __slots__ = ("_ended", "change", "effects", "finished", "is_over", "rows", "unit", "waits")
@@ -62,31 +60,32 @@ class _Commit:
         self.change = Change()
         self.rows: dict[At, bytes] = {}
         self.waits = self.is_over = False
-        # Made where somebody waits for it, which is only where it is handed over a second time.
+        # Created only if a task waits for it, which happens only for a change that is applied a
+        # second time.
         self._ended: asyncio.Future[None] | None = None
 
     def end(self) -> None:
-        """Nothing more comes of it."""
+        """Mark it as over."""
         self.waits = False
         self.is_over = True
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
 
     def fail(self, error: BaseException) -> None:
-        """Whoever waits for its end is told what went wrong."""
+        """Mark it as over, with an error for the tasks that wait."""
         if not self.is_over:
             self.is_over = True
-            ended = self._end_to_be()
-            # Cancelled together with the task that waited for it, as where the host dies.
+            ended = self._ended_future()
+            # The future may be cancelled together with the task that waits, when the node stops.
             if not ended.done():
                 ended.set_exception(error)
 
     async def until_over(self) -> None:
-        """Return once it is over, or raise what it failed with."""
+        """Return once it is over, or raise its error."""
         if not self.is_over or self._ended is not None:
-            await self._end_to_be()
+            await self._ended_future()
 
-    def _end_to_be(self) -> asyncio.Future[None]:
+    def _ended_future(self) -> asyncio.Future[None]:
         if self._ended is None:
             self._ended = asyncio.get_running_loop().create_future()
         return self._ended
@@ -95,18 +94,18 @@ class _Commit:
 class CommitPipeline:
     """Owned by one partition worker; the only writer of its position rows.
 
-    It calls nobody who calls it: what its worker is to do comes as a wake-up.
+    It does not call its worker: it only wakes it.
 
     Args:
-        claimed: The partition, as claimed.
+        claimed: The claimed partition.
         engine: Its storage and tasks.
-        gate: Has rows of flow control that must land with the positions.
-        wakeup: Wakes the worker where a change did not land, a unit runs again or a key may go on.
+        gate: Supplies rows of flow control that must be committed with the positions.
+        wakeup: Wakes the worker after a failed change, a repeated unit or a released key.
 
     Attributes:
-        commits: What is on its way, oldest first.
-        broken: A change did not land, or nobody knows.
-        is_wary: Whether stale state was met of late, so that fewer units run at once.
+        commits: The commits in flight, oldest first.
+        broken: Whether a change failed, or its result is unknown.
+        is_contended: Whether there were conflicts recently, so that fewer units run at once.
     """
 
     def __init__(
@@ -128,90 +127,89 @@ class CommitPipeline:
         self._wakeup = wakeup
         self._most = COMMITS_IN_FLIGHT * claimed.width
         self._at_once = self._all_at_once = self._most + claimed.width
-        self.is_wary = False
-        self._calm = 0
+        self.is_contended = False
+        self._clean_commits = 0
         self._name = f"commit {claimed.spec.name}"
         self._gathering = False
         self._gathered: list[Chunk] = []
-        # Written up and not landed, in the order of their position rows.
+        # Changes that are created and not committed, in the order of their position rows.
         self._written: deque[_Commit] = deque()
-        self._handed = 0
-        self._mending = False
+        self._in_flight = 0
+        self._is_resending = False
         self.commits: deque[asyncio.Task[None]] = deque()
         self.broken = False
 
     def open(self, ledger: Ledger, intake: Intake) -> None:
-        """Begin again with this ledger; what it finishes is released in the intake once it has landed."""
+        """Start again with this ledger; events are released in the intake after their commit."""
         self._ledger = ledger
         self._intake = intake
         self._landed_rows = self._rows
         self._written.clear()
         self._gathered.clear()
-        self.broken = self._gathering = self._mending = False
+        self.broken = self._gathering = self._is_resending = False
 
-    # --- on its way -------------------------------------------------------------------------
+    # --- in flight -------------------------------------------------------------------------
 
     def unfinished(self) -> Iterator[Chunk]:
-        """The events to tell of once what is on its way, or gathered, has landed."""
+        """Yield the events to release after the commits in flight and the gathered ones."""
         for commit in self._written:
             yield from commit.finished
         yield from self._gathered
 
     async def commit(self, write: Callable[[], Effects]) -> None:
-        """Land what `write` writes up, or mark the books as broken: the next step is then to rewind.
+        """Commit the effects that `write` returns; after a failure the pipeline is broken and must rewind.
 
-        What was gathered is written up before: its positions must not run ahead of what lands here.
+        Gathered effects are committed first: their positions must not be ahead of this change.
         """
-        self.write_up()
+        self.flush_gathered()
         await asyncio.wait((self.begin(write()),))
 
     def begin(
         self, effects: Effects, finished: Iterable[Chunk] = (), unit: Unit | None = None
     ) -> asyncio.Task[None]:
-        """Have `effects` landed behind everything begun before; nothing gathered may be left.
+        """Start a commit of `effects` after all earlier ones; nothing may be gathered at this time.
 
         Args:
-            effects: What is to land.
-            finished: The events to tell of once it has.
-            unit: What is taken back, to run again, where the effects rely on stale state; None
-                where the books are then opened anew.
+            effects: The effects to commit.
+            finished: The events to release afterwards.
+            unit: The unit to run again if the effects rely on stale state; None if the partition is then opened again.
         """
         assert not self._gathering  # noqa: S101 - its positions would land first, without these rows
         commit = self._write(effects, tuple(finished), unit)
-        # Asked now: while it waits, others hand it over.
-        seen = commit.until_over() if commit.waits else self._see_through(commit)
+        # Decided now: a waiting change is applied by `_resend`, not by this task.
+        seen = commit.until_over() if commit.waits else self._commit_and_wait(commit)
         task = self._tasks.start(seen, name=self._name)
         self.commits.append(task)
         return task
 
     def begin_gathered(self, finished: Iterable[Chunk] = ()) -> None:
-        """Have landed what the ledger gathered, with what it gathers while a commit is on its way."""
+        """Start a commit of the gathered effects, and of those gathered until the current commit ends."""
         self._gathered.extend(finished)
         if not self._gathering:
             self._gathering = True
             before = self.commits[-1] if self.commits else None
             self.commits.append(self._tasks.start(self._land_gathered(before), name=self._name))
         elif self._ledger.gathered_bytes > MAX_BATCH_BYTES:
-            self.write_up()
+            self.flush_gathered()
 
-    def write_up(self) -> None:
-        """Let nothing that is begun now go before what was gathered."""
+    def flush_gathered(self) -> None:
+        """Start the commit of the gathered effects now, so that later commits follow it."""
         if self._gathering:
             self._gathering = False
             self.begin(self._ledger.gathered(), self._taken())
 
-    async def room(self) -> None:
-        """Wait while as much as may be is on its way, or gathered."""
+    async def wait_for_capacity(self) -> None:
+        """Wait while the maximum is in flight or gathered."""
         if len(self.commits) >= self._most or self._ledger.gathered_units >= MAX_GATHERED:
             await asyncio.wait((self.commits[0],))
 
     def is_crowded(self, running: int) -> bool:
-        """Whether one unit more would likely meet stale state: so many run or are on their way.
+        """Return whether one more unit would probably conflict with a running or committing one.
 
-        Where units share keys of state, one of those that run at once lands. So there are half as
-        many after each that did not, and one more after some that did.
+        Of units that share keys of state, only one of those that run at once can commit. So the limit is halved after each
+        conflict, and raised by one after a number of successful commits.
         """
-        return self.is_wary and running + len(self.commits) >= self._at_once
+        return self.is_contended and running + len(self.commits) >= self._at_once
 
     async def _land_gathered(self, before: asyncio.Task[None] | None) -> None:
         if before is not None and not before.done():
@@ -222,9 +220,9 @@ class CommitPipeline:
         try:
             commit = self._write(self._ledger.gathered(), self._taken(), None)
         except BaseException:
-            self.mistrust()
+            self.mark_broken()
             raise
-        await (commit.until_over() if commit.waits else self._see_through(commit))
+        await (commit.until_over() if commit.waits else self._commit_and_wait(commit))
 
     def _taken(self) -> tuple[Chunk, ...]:
         taken = tuple(self._gathered)
@@ -238,7 +236,7 @@ class CommitPipeline:
         if rows:
             effects = msgspec.structs.replace(effects, extra=effects.extra + rows)
         commit = _Commit(effects, finished, unit)
-        if self._mending:
+        if self._is_resending:
             commit.waits = True
         else:
             self._chain(commit)
@@ -246,67 +244,68 @@ class CommitPipeline:
         return commit
 
     def _chain(self, commit: _Commit) -> None:
-        """Let it find the position rows as the change before it leaves them; it is then handed over."""
-        self._handed += 1
+        """Build the change on the position rows that the change before it writes."""
+        self._in_flight += 1
         commit.change, self._rows = change_of(commit.effects, self._rows)
         commit.rows = self._rows
 
-    async def _see_through(self, commit: _Commit) -> None:
-        """Hand it over; return once it has landed, or nothing may land any more."""
-        await self._hand_over(commit)
+    async def _commit_and_wait(self, commit: _Commit) -> None:
+        """Apply the change; return once it was committed, or nothing may be committed any more."""
+        await self._apply(commit)
         if not commit.is_over:
             await commit.until_over()
 
-    async def _hand_over_again(self, commit: _Commit) -> None:
+    async def _apply_again(self, commit: _Commit) -> None:
         try:
-            await self._hand_over(commit)
+            await self._apply(commit)
         except BaseException as error:
             commit.fail(error)
             if not isinstance(error, Exception):
                 raise
 
-    async def _hand_over(self, commit: _Commit) -> None:
+    async def _apply(self, commit: _Commit) -> None:
         landed = False
         try:
             await self._committer.commit(commit.change)
             landed = True
         except Conflict:
-            # Its fence held, so all before it has landed.
+            # Fences are checked first: this one held, so all earlier changes were applied.
             if self.broken or commit.unit is None or not self._take_back(commit, commit.unit):
-                self.mistrust()
+                self.mark_broken()
         except Fenced:
-            # While mending, it stands on the row of a change that was turned down.
-            if not self._mending:
-                self.mistrust()
+            # During a resend this is expected: the change builds on the row of a refused one, and
+            # is applied again.
+            if not self._is_resending:
+                self.mark_broken()
         except Unavailable:
-            # An earlier commit that did not land, a full disk or an unknown end: the store knows
-            # which, and the rewind reads it.
-            self.mistrust()
+            # An earlier commit failed, the disk is full or the result is unknown: the rewind reads
+            # from the store which events were committed.
+            self.mark_broken()
         except BaseException:
-            self.mistrust()
+            self.mark_broken()
             raise
         finally:
-            self._handed -= 1
+            self._in_flight -= 1
         if landed:
             self._landed(commit)
         elif self.broken:
             commit.end()
         else:
             commit.waits = True
-        if self._mending and not self._handed:
-            self._mend()
+        if self._is_resending and not self._in_flight:
+            self._resend()
 
     def _take_back(self, commit: _Commit, unit: Unit) -> bool:
-        """Let the unit run again, and what was written up since say nothing of its events.
+        """Let the unit run again, and remove its events from later changes.
 
-        Whatever else its change brings (events laid aside, rows of flow control) still lands.
+        The rest of its change (events laid aside, rows of flow control) is still committed.
         """
         if not self._ledger.take_back(unit):
             return False
-        self._mending = True
+        self._is_resending = True
         self._at_once = max(min(self._at_once, len(self.commits)) // 2, 1)
-        self.is_wary = True
-        self._calm = 0
+        self.is_contended = True
+        self._clean_commits = 0
         commit.unit = None
         commit.finished = ()
         commit.effects = msgspec.structs.replace(commit.effects, appends=(), reads=(), writes=())
@@ -315,77 +314,77 @@ class CommitPipeline:
         self._wakeup.wake()
         return True
 
-    def _mend(self) -> None:
-        """Hand over again, in order, what was turned down with the change that relied on stale state."""
-        self._mending = False
+    def _resend(self) -> None:
+        """Apply the refused changes again, in order, without the unit's events."""
+        self._is_resending = False
         self._rows = self._landed_rows
         for commit in self._written:
             assert commit.waits  # noqa: S101 - nothing is handed over while mending
             commit.waits = False
             self._chain(commit)
-            self._tasks.start(self._hand_over_again(commit), name=self._name)
+            self._tasks.start(self._apply_again(commit), name=self._name)
 
     def _landed(self, commit: _Commit) -> None:
         if commit is not self._written[0]:
-            # It has overtaken one that leaves the position row as it was, in a store that keeps no
-            # order: what that one says of the positions is no longer so.
-            self.mistrust()
+            # A store without an order may apply a change early, if the one before it leaves the
+            # position row unchanged. The earlier change's positions are then outdated.
+            self.mark_broken()
         self._written.remove(commit)
         commit.end()
         self._landed_rows = commit.rows
-        if self.is_wary and commit.effects.reads:
-            self._calm += 1
-            if self._calm >= CALM:
+        if self.is_contended and commit.effects.reads:
+            self._clean_commits += 1
+            if self._clean_commits >= CLEAN_COMMITS:
                 self._at_once += 1
-                self._calm = 0
-                self.is_wary = self._at_once < self._all_at_once
-        # The next events of these keys may go: what came before them is kept.
+                self._clean_commits = 0
+                self.is_contended = self._at_once < self._all_at_once
+        # Only now may later events of these keys run: their earlier effects are durable.
         if commit.finished and self._intake.release(commit.finished):
             self._wakeup.wake()
 
-    def mistrust(self) -> None:
-        """Let nothing more land: the books are to be opened anew from what the store holds."""
+    def mark_broken(self) -> None:
+        """Commit nothing more: the partition must be opened again from the store."""
         self.broken = True
-        self._mending = False
+        self._is_resending = False
         for commit in self._written:
             if commit.waits:
                 commit.end()
         self._wakeup.wake()
 
-    # --- and after --------------------------------------------------------------------------
+    # --- results --------------------------------------------------------------------------
 
     @property
     def wants_attention(self) -> bool:
-        """Whether a commit has ended that nobody has looked at, or has not landed."""
+        """Return whether a commit has ended that was not collected, or has failed."""
         return self.broken or self.has_ended
 
     @property
     def has_ended(self) -> bool:
-        """Whether a commit has ended that nobody has looked at."""
+        """Return whether a commit has ended that was not collected."""
         return bool(self.commits and self.commits[0].done())
 
     def forget_landed(self) -> None:
-        """Let go of what has ended; what went wrong with it beyond reckoning comes out here."""
+        """Collect ended commits; an unexpected error of one is raised here."""
         while self.commits and self.commits[0].done():
             self.commits.popleft().result()
 
     async def drain(self) -> None:
-        """Wait until everything on its way has ended."""
+        """Wait until every commit in flight has ended."""
         while self.commits:
             await asyncio.wait(tuple(self.commits))
             self.forget_landed()
 
     async def found(self) -> dict[At, StoredPosition]:
-        """What the store holds; from here on that is what the next change must find.
+        """Read the positions from the store; the next change builds on them.
 
         Raises:
             Fenced: Another owner holds a partition.
         """
-        standing: dict[At, StoredPosition] = {}
+        stored_positions: dict[At, StoredPosition] = {}
         for stream, partition in self._rows:
             row, known = await stored(self._committer.storage, self._function, stream, partition)
             if known.epoch != self._ledger.epoch_of((stream, partition)):
                 raise Fenced(f"`{self._function}` lost `{stream}/{partition}` to another owner")
             self._rows[stream, partition] = row
-            standing[stream, partition] = known
-        return standing
+            stored_positions[stream, partition] = known
+        return stored_positions

@@ -1,4 +1,4 @@
-"""How the runs of one function are started, as its partition workers are given it."""
+"""Starts the runs of one function: an argument of its partition workers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class FunctionRuntime:
     """Starts runs.
 
     Attributes:
-        submit: Starts a run; its outcome is one that may land.
-        recall: Takes back what is leased to programs outside and not finished.
+        submit: Starts a run; its outcome has passed the checks and may be committed.
+        recall: Takes back unfinished messages that are leased to programs outside.
     """
 
     submit: Submit

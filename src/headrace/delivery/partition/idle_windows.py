@@ -1,8 +1,8 @@
-"""Closes the windows that a quiet stream leaves open: when, and with what request.
+"""Closes the windows that a quiet stream leaves open.
 
-In: when events came, and what the store holds of the partition. Out: a request to the window function, to
-be committed like an output. The time is counted while the partition worker runs, so neither a pause of
-the node nor a wall clock that is set makes a window close early.
+In: the times of events, and the partition's rows in the store. Out: a request to the window function, committed like an
+output. Only time during which the partition worker runs is counted, so neither a pause of the node nor a change of the
+wall clock closes a window early.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from headrace.storage.state.rows import decode_row, rows_of
 
 
 class WindowsOf(msgspec.Struct, frozen=True):
-    """Whose windows: those of one function, over one partition of a stream.
+    """Windows of one function, over one partition of a stream.
 
     Attributes:
         idle: Seconds without an event after which they close.
-        ends: The stream on which the function is asked, and how many partitions it has.
+        ends: The stream that takes the requests, and its number of partitions.
     """
 
     app: str
@@ -41,10 +41,10 @@ class WindowsOf(msgspec.Struct, frozen=True):
 
 
 class IdleWindows:
-    """Owned by one partition worker, which asks it whenever it has nothing else to do.
+    """Owned by one partition worker, which calls it whenever it has nothing else to do.
 
     Args:
-        of: Whose windows.
+        of: The windows.
         wake: Called when they may be due.
     """
 
@@ -60,16 +60,16 @@ class IdleWindows:
         self._alarm: asyncio.TimerHandle | None = None
 
     def event_came(self, now: float) -> None:
-        """Count from now on."""
+        """Restart the time at an event."""
         self._since = now
         self._is_settled = False
 
     def look_again(self) -> None:
-        """What was asked for may not have landed."""
+        """Check again: the last request may not have been committed."""
         self._is_settled = False
 
     def is_due(self, now: float) -> bool:
-        """Whether it is time to look for open windows; if not, `wake` is called when it may be."""
+        """Return whether open windows must be looked for now; if not, `wake` is called later."""
         if self._is_settled:
             return False
         left = self._since + self._of.idle - now
@@ -80,7 +80,7 @@ class IdleWindows:
         return False
 
     async def request(self) -> Append | None:
-        """The request that closes the windows that are open now, or None where none is.
+        """Return the request that closes the open windows, or None if none is open.
 
         Raises:
             Unavailable: The store is away.
@@ -99,7 +99,7 @@ class IdleWindows:
         return asks.append(*of.ends, self._clock.now())
 
     def close(self) -> None:
-        """Let go of the alarm."""
+        """Cancel the timer."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -112,7 +112,7 @@ class IdleWindows:
 def idle_windows_of(
     claimed: ClaimedPartition, engine: Engine, wakeup: Wakeup
 ) -> IdleWindows | None:
-    """What closes the windows of a claimed partition; None where only events do, or it has none."""
+    """Return the idle check of a claimed partition; None if only events close its windows, or it has none."""
     spec = claimed.spec
     if spec.ends is None:
         return None

@@ -1,7 +1,7 @@
-"""Whose turn among units that wait to be run (again), where several run at once. Pure.
+"""Order of waiting units, if several run at once. Pure.
 
-A unit may go when it is due and no unit before it, running or waiting, holds one of its keys: so the
-pieces of a batch that failed keep the order of each key, however many workers there are.
+A unit may run when it is due and no earlier unit, running or waiting, has one of its keys. So the parts of a failed batch
+keep the order of each key, independent of the number of concurrent runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Key = tuple[str, str | None]
 
 
 def keys_of(unit: Unit, *, together: bool = False) -> set[Key]:
-    """The keys of its events; events without a key are in nobody's way, or `together` are one key."""
+    """Return the keys of its events; events without a key block no unit, or count `together` as one key."""
     return {
         (chunk.stream, event.key)
         for chunk in unit.chunks
@@ -31,18 +31,17 @@ def turn(
     by_key: bool,
     together: bool = False,
 ) -> tuple[int | None, int]:
-    """The place of the first unit that may go now, and when (µs) the next one may.
+    """Return the index of the first unit that may run now, and when (µs) the next one may.
 
     Args:
-        pending: What waits, in order.
-        running: What runs, or has run and is not kept yet.
+        pending: The waiting units, in order.
+        running: The units that run, or have run and are not committed yet.
         now: Microseconds since the epoch.
         by_key: Whether keys have an order at all.
-        together: Whether events without a key have one too, as if they had one key.
+        together: Whether events without a key have an order too, as if they had one key.
 
     Returns:
-        The place, or None, and the earliest time at which one that nothing holds up is due;
-        `FOREVER` where there is none.
+        The index, or None, and the earliest time at which an unblocked unit is due; `FOREVER` if there is none.
     """
     held: set[Key] = set()
     if by_key:

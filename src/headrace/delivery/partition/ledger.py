@@ -1,8 +1,7 @@
-"""The ledger of an owner's partitions: what is finished, what is tried again, what is parked.
+"""Ledger of an owner's partitions: which offsets are finished, waiting for a retry, or parked.
 
-Pure: values in, values out. A partition worker, or a run that fetches for itself, reads, runs and commits; the
-ledger knows what that means for every offset and writes it up as one `Effects`. It starts from what the store holds and is thrown
-away and started again whenever a commit did not land.
+Pure: values in, values out. A partition worker, or a consumer run, reads, runs and commits; the ledger tracks every
+offset and returns the changes as one `Effects`. It starts from the store, and is replaced whenever a commit fails.
 """
 
 from __future__ import annotations
@@ -32,25 +31,26 @@ _WAITS = Cause(BEHIND, "an earlier event of its key is parked")
 
 
 class Ledger:
-    """Owned by one partition worker, or one consumer run. `pending` are units to run before anything is read; `running` runs now.
+    """Owned by one partition worker, or one consumer run.
 
-    `gathered_units` and `gathered_bytes` are the light landings that are not written up yet, and
-    the size of their outputs. `missed` is what was found gone and nobody has told yet.
+    `pending` are units to run before anything is read; `running` are active. `gathered_units` and `gathered_bytes` count the
+    light commits that are not started yet, and the size of their outputs. `missed` are deleted ranges that are not reported
+    yet.
     """
 
     def __init__(
         self,
         spec: FunctionSpec,
-        standing: Mapping[At, StoredPosition],
+        stored_positions: Mapping[At, StoredPosition],
         wants: Callable[[Chunk], set[int]] | None = None,
     ) -> None:
         self._wants = wants
         self._spec = spec
-        self._epochs = {at: known.epoch for at, known in standing.items()}
-        self._marks = {at: Watermark(known.progress) for at, known in standing.items()}
+        self._epochs = {at: known.epoch for at, known in stored_positions.items()}
+        self._marks = {at: Watermark(known.progress) for at, known in stored_positions.items()}
         self._expected = {at: mark.low for at, mark in self._marks.items()}
         self.missed: list[Missed] = []
-        self._trouble = {at: known.trouble for at, known in standing.items()}
+        self._trouble = {at: known.trouble for at, known in stored_positions.items()}
         self._trouble_left = {at: ranges for at, ranges in self._trouble.items() if ranges}
         self._diverted: list[DeadEvent] = []
         self._laid: dict[Lane, int] = {}
@@ -58,72 +58,72 @@ class Ledger:
         self.gathered_units = self.gathered_bytes = 0
         self._written = {at: mark.progress() for at, mark in self._marks.items()}
         self._split = False
-        # Where nothing has an order, what is redriven out of the dead letters holds nobody back.
+        # Without an order, a key that is parked for a redrive must not stop later events of it.
         holds = spec.singleton is not None or isinstance(spec.on_failure, ParkKey)
         self._lets_pass = spec.order == "none" and not holds
         self.pending: deque[Unit] = deque()
         self.running: list[Unit] = []
         self.parked: dict[Lane, bool] = {
             (*at, key): draining
-            for at, known in standing.items()
+            for at, known in stored_positions.items()
             for key, draining in known.parked.items()
         }
 
     def epoch_of(self, at: At) -> int:
-        """The epoch this owner holds the partition under."""
+        """Return this owner's epoch of the partition."""
         return self._epochs[at]
 
     def watermark(self, at: At) -> int:
-        """Every offset below it is finished, or will be once the commits in flight have landed."""
+        """Return the offset below which everything is finished, once the commits in flight succeed."""
         return self._marks[at].low
 
     def expected(self, at: At) -> int:
-        """The offset that is to be read next."""
+        """Return the next offset to read."""
         return self._expected[at]
 
     @property
     def is_ahead(self) -> bool:
-        """Whether more is finished than any commit begun so far says."""
+        """Return whether more is finished than the commits started so far contain."""
         return any(mark.progress() != self._written[at] for at, mark in self._marks.items())
 
     @property
     def is_clear(self) -> bool:
-        """Whether nothing waits but what is new: no retry, no parked key, no trouble of old."""
+        """Return whether only new events wait: no retry, no parked key, no earlier failure."""
         return not (self.pending or self.parked or self._trouble_left)
 
     @property
     def is_split(self) -> bool:
-        """Whether units that wait may share a key with others, running or waiting."""
+        """Return whether waiting units may share a key with others, running or waiting."""
         if self._split and not (self.running or self.pending):
             self._split = False
         return self._split
 
-    def hasten(self, latest: int) -> None:
-        """Let nothing that is to be tried again by itself be due after `latest`."""
+    def limit_due(self, latest: int) -> None:
+        """Move retries that are due after `latest` forward to it."""
         for place, unit in enumerate(self.pending):
             if latest < unit.due < FOREVER:
                 self.pending[place] = msgspec.structs.replace(unit, due=latest)
 
     def postpone(self, unit: Unit, due: int) -> None:
-        """Let a unit wait until `due`; others pass it, but, as it is ahead, none with a key of it."""
+        """Let a unit wait until `due`; other units pass it, except those with one of its keys."""
         self._split = True
         self.pending.appendleft(msgspec.structs.replace(unit, due=due))
 
     def leave_out(self, chunks: Iterable[Chunk]) -> None:
-        """These events are done without a run."""
+        """Mark events as done without a run."""
         self._finish(chunks)
 
     @property
     def lays_aside(self) -> bool:
-        """Whether events were laid behind a parked key and are in no commit yet."""
+        """Return whether events were laid behind a parked key and are in no commit yet."""
         return bool(self._diverted)
 
     def laid_behind(self, lane: Lane) -> int:
-        """How many events were laid behind this key since the books were opened."""
+        """Return how many events this ledger has laid behind the key."""
         return self._laid.get(lane, 0)
 
     def redriving(self) -> set[Lane]:
-        """The parked lanes of which an event is being run, or waits to be run again."""
+        """Return the parked lanes of which an event runs, or waits to run again."""
         if not self.parked:
             return set()
         return {
@@ -136,16 +136,16 @@ class Ledger:
             for row in unit.parked
         }
 
-    # --- what was read ----------------------------------------------------------------------
+    # --- reads ----------------------------------------------------------------------
 
     def read(self, at: At) -> Progress:
-        """Where all that was read would be finished."""
+        """Return the progress as if everything that was read were finished."""
         known = self._marks[at].progress()
         low = max(self._expected[at], known.watermark)
         return Progress(low, tuple(offset for offset in known.sparse if offset >= low))
 
     def skip(self, at: At, offset: int) -> None:
-        """Note that the log holds nothing more between what was read last and `offset`."""
+        """Note that the log holds nothing between the last read and `offset`."""
         if (low := self._expected[at]) < offset:
             mark = self._marks[at]
             if count := offset - low - mark.finished_in(low, offset):
@@ -154,7 +154,7 @@ class Ledger:
             self._expected[at] = offset
 
     def admit(self, at: At, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
-        """Note offsets that no longer exist; leave out what is finished already or not asked for."""
+        """Note deleted offsets; return the events without finished and unselected ones."""
         mark = self._marks[at]
         for chunk in chunks:
             self.skip(at, chunk.start)
@@ -165,7 +165,7 @@ class Ledger:
             self._expected[at] = chunk.end
         if self._wants is not None:
             chunks = _wanted(self._wants, chunks, mark)
-        # The watermark may have run past what is read only now: it leaps over what is finished above.
+        # The watermark may be past this chunk already: it jumps over finished offsets above it.
         if not mark.has_gaps and all(chunk.start >= mark.low for chunk in chunks):
             return chunks
         return tuple(
@@ -182,7 +182,7 @@ class Ledger:
         )
 
     def units(self, chunks: tuple[Chunk, ...]) -> list[Unit]:
-        """A batch as units: cut where a range failed before, so that its attempts go on counting."""
+        """Return a batch as units, cut where a range failed before, so that its attempts are kept."""
         if not self._trouble_left:
             return [Unit(chunks)]
         self._split = True
@@ -198,7 +198,7 @@ class Ledger:
             read[at.stream, at.partition].add(at.offset)
         found.append(_unit(cut(chunks, start, sum(chunk.size for chunk in chunks)), known))
         for where, offsets in read.items():
-            # Lanes read a partition out of order: what lies before these may not have been read yet.
+            # Lanes take events out of order: earlier offsets of the range may come later.
             if left := self._still_open(where, offsets):
                 self._trouble_left[where] = left
             else:
@@ -206,7 +206,7 @@ class Ledger:
         return found
 
     def _still_open(self, at: At, read: Container[int] = ()) -> tuple[Trouble, ...]:
-        """What failed before this owner's time, and has neither been read yet nor been finished."""
+        """Return the ranges that failed under an earlier owner and are neither read nor finished yet."""
         mark = self._marks[at]
         return tuple(
             msgspec.structs.replace(known, low=low, high=high)
@@ -219,10 +219,10 @@ class Ledger:
         )
 
     def divert(self, unit: Unit, now: int) -> tuple[Unit | None, tuple[Chunk, ...]]:
-        """Lay events whose key is parked behind it.
+        """Lay events of a parked key behind it, instead of running them.
 
         Returns:
-            What is left to be run, None if nothing, and the events that were laid aside.
+            The rest of the unit to run, None if nothing, and the events that were laid aside.
         """
         if not self.parked or unit.parked or self._lets_pass:
             return unit, ()
@@ -248,14 +248,14 @@ class Ledger:
             return None, tuple(aside)
         return msgspec.structs.replace(unit, chunks=pick(unit.chunks, staying)), tuple(aside)
 
-    # --- what was decided -------------------------------------------------------------------
+    # --- verdicts -------------------------------------------------------------------
 
     def is_plain(self, unit: Unit, verdict: Verdict) -> bool:
-        """Whether landing it changes nothing but positions, outputs and state."""
+        """Return whether its commit changes only positions, outputs and state."""
         return not (verdict.again or verdict.given_up or unit.parked or self._diverted)
 
     def is_light(self, unit: Unit, verdict: Verdict, kept: Returned | None) -> bool:
-        """Whether landing it changes nothing but positions and outputs."""
+        """Return whether its commit changes only positions and outputs."""
         return (
             kept is not None
             and not unit.attempts
@@ -264,39 +264,39 @@ class Ledger:
         )
 
     def gather(self, unit: Unit, kept: Returned) -> None:
-        """Note a light landing; `gathered` writes up all of them at once."""
+        """Note a light commit; `gathered` returns all of them as one."""
         self._finish(unit.chunks)
         self._appends.extend(kept.appends)
         self.gathered_units += -(-unit.size // self._spec.batch_size)
         self.gathered_bytes += sum(len(append.body) for append in kept.appends)
 
     def gathered(self) -> Effects:
-        """What was gathered since the last time."""
+        """Return the effects that were gathered since the last call."""
         appends, self._appends = tuple(self._appends), []
         self.gathered_units = self.gathered_bytes = 0
         return self._effects(Returned(appends=appends), 0)
 
     def take_back(self, unit: Unit) -> bool:
-        """Let a unit that was taken for finished run again; False where that is too far back."""
+        """Let a unit that counted as finished run again; return False if it is too far back."""
         for at, offsets in _offsets_of(unit.chunks).items():
             if not self._marks[at].take_back(offsets):
                 return False
             self._written[at] = _progress_without(self._written[at], offsets)
-        # A copy: the worker that ran it may not have put it down yet.
+        # A copy: the original may still be in `running`, from which it is removed by identity.
         self.pending.appendleft(msgspec.structs.replace(unit))
         return True
 
     def progressed(self, appends: tuple[Append, ...] = ()) -> Effects:
-        """Positions, events that went behind a parked key, and what is to be said besides."""
+        """Return positions, events laid behind a parked key, and additional appends."""
         return self._effects(Returned(appends=appends), 0)
 
     def freed(self, lane: Lane) -> Effects:
-        """A parked key has nothing waiting any more."""
+        """Return the effects that free a parked key without waiting events."""
         self._laid.pop(lane, None)
         return self._effects(Returned(), 0, free_keys=(lane,))
 
     def forgotten(self, unit: Unit) -> Effects:
-        """Positions past a unit that has not run yet (`commit="before"`)."""
+        """Return positions past a unit that has not run yet (`commit="before"`)."""
         self._finish(unit.chunks)
         return self._effects(Returned(), 0)
 
@@ -310,14 +310,15 @@ class Ledger:
         on_failure: OnFailure,
         now: int,
     ) -> Effects | None:
-        """What a verdict asks to be made durable; None where nothing changed.
+        """Return the effects of a verdict; None if nothing changed.
 
         Units to run again are put in front of `pending`.
         """
         again = verdict.again
         retried: tuple[DeadEvent, ...] = ()
         if unit.parked:
-            # A parked event has its place in the store; trouble rows are for offsets still open.
+            # A parked event stores its attempts in its own row; trouble rows are for unfinished
+            # offsets.
             rows = tuple(tried(more, unit.parked[0]) for more in again)
             retried = tuple(row for row in rows if row is not None)
             again = tuple(
@@ -366,24 +367,26 @@ class Ledger:
             self._marks[chunk.stream, chunk.partition].finish_to(chunk)
 
     def _changed_trouble(self, landing: Unit) -> dict[At, tuple[Trouble, ...]]:
-        """The trouble rows that differ from the store: units with attempts spent, by partition.
+        """Return the trouble rows that differ from the store: units with attempts spent, by partition.
 
-        The unit that is landing is in none of them: what is left of it is pending by now.
+        The unit of this verdict is in none of them: the rest of it is pending by now.
         """
         found: dict[At, list[Trouble]] = {at: [*self._still_open(at)] for at in self._trouble}
-        told: dict[At, set[int]] = {at: set() for at in self._trouble}
-        # A unit that failed counts as running, as it was, until its commit has landed; meanwhile it
-        # waits anew, or runs again, with one more attempt.
+        covered: dict[At, set[int]] = {at: set() for at in self._trouble}
+        # A failed unit stays in `running`, with its former attempts, until its commit has ended;
+        # the same events are then also pending, or running, with one more attempt. The higher
+        # count is taken.
         for unit in (*self.pending, *sorted(self.running, key=_attempts, reverse=True)):
             if unit.attempts and not unit.parked and unit is not landing:
                 for at, offsets in _offsets_of(unit.chunks).items():
                     fresh = {
                         offset
-                        for offset in offsets - told[at]
+                        for offset in offsets - covered[at]
                         if not self._marks[at].is_finished(offset)
                     }
-                    told[at] |= fresh
-                    # Run by run: what lies between the events of a lane has not failed with them.
+                    covered[at] |= fresh
+                    # One range per run of offsets: events of other lanes in between have not
+                    # failed.
                     found[at].extend(
                         Trouble(low, high, unit.attempts, unit.due, unit.cause)
                         for low, high in runs(sorted(fresh))
@@ -439,7 +442,7 @@ class Ledger:
         now: int,
         before: tuple[DeadEvent, ...] = (),
     ) -> DeadEvent:
-        """A chunk of one as a dead or parked event; what it was `before` says who has edited it."""
+        """Return a chunk of one as a dead or parked event, with the edits of its former row."""
         original, edits = (before[0].original, before[0].edits) if before else (b"", ())
         return DeadEvent(
             self._spec.name,
@@ -457,7 +460,7 @@ class Ledger:
 
 
 def without(effects: Effects, chunks: Sequence[Chunk]) -> Effects:
-    """The same effects where these events are not finished after all."""
+    """Return the effects without these events, which are not finished after all."""
     taken = _offsets_of(chunks)
     progress = {
         at: _progress_without(known, taken[at]) if at in taken else known
@@ -497,7 +500,7 @@ def _unit(chunks: tuple[Chunk, ...], known: Trouble | None) -> Unit:
 def _wanted(
     wants: Callable[[Chunk], set[int]], chunks: Sequence[Chunk], mark: Watermark
 ) -> Sequence[Chunk]:
-    """The events the trigger's pattern is about; the others count as done."""
+    """Return the events that match the trigger's pattern; the others count as done."""
     found: list[Chunk] = []
     for chunk in chunks:
         meant = wants(chunk)

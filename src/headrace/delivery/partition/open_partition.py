@@ -75,7 +75,7 @@ class OpenPartition:
         self._at_rest = asyncio.Event()
         self._pause_s = PAUSE_MIN_S
         self._open(
-            {(name, claimed.partition): claim.standing for name, claim in claimed.claims.items()}
+            {(name, claimed.partition): claim.position for name, claim in claimed.claims.items()}
         )
 
     def fence(self) -> tuple[Check, ...]:
@@ -89,7 +89,7 @@ class OpenPartition:
     def is_crowded(self) -> bool:
         """Whether one more unit would probably read state that a running one changes."""
         commits = self.commits
-        return commits.is_wary and commits.is_crowded(len(self.ledger.running))
+        return commits.is_contended and commits.is_crowded(len(self.ledger.running))
 
     def take_up(self, unit: Unit) -> None:
         """Count the unit as running."""

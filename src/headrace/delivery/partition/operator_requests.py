@@ -1,4 +1,4 @@
-"""What operators ask of a partition (redrive, reset, empty): done by its one writer, between two units."""
+"""Operators' requests to a partition (redrive, reset, empty): executed by its only writer, between two units."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from headrace.model.errors import Unavailable
 
 
 class OperatorRequests:
-    """Owned by one partition worker, which carries them out; anybody on the loop may ask.
+    """Owned by one partition worker, which executes them; any task on the loop may add one.
 
     Attributes:
-        is_closed: Whether the partition has been let go, and nothing can be asked any more.
+        is_closed: Whether the partition was released, and requests are refused.
     """
 
     def __init__(self, function: str, partition: int, wakeup: Wakeup) -> None:
@@ -27,23 +27,23 @@ class OperatorRequests:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    async def ask(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Have `work` done while nothing is in flight; returns, or raises, as it does.
+    async def request(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Have `work` executed while nothing is in flight; return or raise as it does.
 
         Raises:
-            Unavailable: The partition has been let go.
+            Unavailable: The partition was released.
         """
         if self.is_closed:
-            raise Unavailable(f"`{self._function}` has let go of partition {self._partition}")
+            raise Unavailable(f"`{self._function}` has released partition {self._partition}")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         async def carry_out() -> None:
             if done.done():
-                # Whoever asked has gone.
+                # The requester was cancelled.
                 return
             try:
                 await work()
-            except Exception as error:  # noqa: BLE001 - handed to whoever asked
+            except Exception as error:  # noqa: BLE001 - raised in the requester
                 if not done.done():
                     done.set_exception(error)
             else:
@@ -55,11 +55,11 @@ class OperatorRequests:
         await done
 
     async def carry_out_next(self) -> None:
-        """Do what was asked first."""
+        """Execute the oldest request."""
         await self._waiting.popleft()()
 
     async def close(self) -> None:
-        """Do all that was asked, and let nothing more be asked."""
+        """Execute the waiting requests, then refuse later ones."""
         while self._waiting:
             await self.carry_out_next()
         self.is_closed = True

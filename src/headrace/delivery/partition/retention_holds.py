@@ -1,8 +1,8 @@
-"""What retention and compaction may not take: events that wait for an attempt, or stop their partition.
+"""Events that retention and compaction must keep: those that wait for a retry, or stop their partition.
 
-In: the trouble rows of functions that are deployed. Out: for each partition the lowest offset that one of
-them is owed. Those rows hold places in the log, not events: what is gone from there is lost to its function,
-however many attempts are left. A function that is merely slow is owed nothing; what it loses is told.
+In: the trouble rows of deployed functions. Out: for each partition the lowest offset that one of them needs. The rows hold
+offsets, not events: an event that is deleted from the log is lost to its function, whatever attempts it has left. A slow
+function holds nothing back; the events that it misses are reported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PAGE = 1_000
 
 
 async def lowest_owed(storage: Storage, functions: Container[str]) -> dict[tuple[str, int], int]:
-    """The lowest offset owed to one of these functions, by stream and partition.
+    """Return the lowest offset that one of these functions needs, by stream and partition.
 
     Raises:
         Corrupt, Unavailable: As the storage.
@@ -29,7 +29,8 @@ async def lowest_owed(storage: Storage, functions: Container[str]) -> dict[tuple
             position = await storage.get(Space.POSITIONS, key) if function in functions else None
             if position is None:
                 continue
-            # The row may be older than the position: a plain commit does not look at it.
+            # A plain commit moves the position without changing the trouble row, so the row may be
+            # outdated.
             passed = decode_position(position).progress.watermark
             for each in decode_trouble(row):
                 if each.high > passed:

@@ -1,4 +1,4 @@
-"""When again: exponential backoff with full jitter, or never.
+"""Retry delays: exponential backoff with full jitter, or giving up.
 
 Pure. Source of the rule: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 """
@@ -15,13 +15,14 @@ Draw = Callable[[float, float], float]
 
 
 def bound(policy: Retry, attempts: int) -> float:
-    """The longest delay, in seconds, after `attempts` failed ones (from 1)."""
+    """Return the longest delay, in seconds, after `attempts` failed attempts (from 1)."""
+    # A float overflows beyond 2^1023, and an integer shift would grow without a bound.
     exponent = min(attempts - 1, 62)
     return float(min(policy.max_delay, policy.initial_delay * 2.0**exponent))
 
 
 def delay(policy: Retry, attempts: int, draw: Draw) -> float:
-    """Seconds to wait after `attempts` failed ones."""
+    """Return the seconds to wait after `attempts` failed attempts."""
     longest = bound(policy, attempts)
     return draw(0.0, longest) if policy.jitter else longest
 
@@ -34,7 +35,7 @@ def gives_up(policy: Retry, attempts: int, cause: Cause, age: float) -> bool:
         or (policy.max_event_age is not None and age > policy.max_event_age)
     ):
         return True
-    # What ended without an exception (a crash, a timeout) is known by its kind alone.
+    # An end without an exception (a crash, a timeout) has only its kind.
     members = cause.classes or ((cause.kind,),)
     if any(means(policy.give_up_on, member) for member in members):
         return True

@@ -1,8 +1,7 @@
-"""What a partition worker does next. Decides only: it reads nothing, waits for nothing, commits nothing.
+"""Scheduler of a partition worker: decides its next step. It does not read, wait or commit.
 
-In: the ledger of one partition, its intake, and what flow control and the circuit breaker let go. Out: a
-step, which the worker carries out. What failed before goes first, then what an operator redrives, then
-what is new.
+In: the ledger of one partition, its intake, and the state of flow control and of the circuit breaker. Out: a step, which
+the worker executes. Failed units go first, then events that an operator redrives, then new ones.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ class Wait(msgspec.Struct, frozen=True):
     """Nothing to run now.
 
     Attributes:
-        seconds: When to ask again; None: when something has happened.
-        readers: Those that may have something to read before, by their places.
+        seconds: When to decide again; None: when something has happened.
+        readers: The indices of the readers that may get something to read earlier.
     """
 
     seconds: float | None
@@ -43,24 +42,24 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class Redrive(msgspec.Struct, frozen=True):
-    """The next event that waits behind this parked key is to be run."""
+    """Run the next event that waits behind this parked key."""
 
     lane: Lane
 
 
 class SaveProgress(msgspec.Struct, frozen=True):
-    """Positions have moved without a run: they are to be committed."""
+    """Commit positions that have moved without a run."""
 
 
 class CloseWindows(msgspec.Struct, frozen=True):
-    """Nothing has come for long, and all that came is done: open windows are to be closed."""
+    """Close open windows: no event has come for long, and all earlier ones are done."""
 
 
 Step: TypeAlias = Unit | Wait | Redrive | SaveProgress | CloseWindows
 
 
 class UnitScheduler:
-    """Owned by one partition worker, of whose tasks one at a time asks it.
+    """Owned by one partition worker, of whose tasks one at a time calls it.
 
     Attributes:
         coalesced: How many batches go to an instance together now.
@@ -90,24 +89,24 @@ class UnitScheduler:
         self._looked = 0.0
 
     def open(self, ledger: Ledger, intake: Intake) -> None:
-        """Begin again with this ledger and an empty intake."""
+        """Start again with this ledger and an empty intake."""
         self._ledger = ledger
         self._intake = intake
 
     @property
     def _is_free(self) -> bool:
-        """Whether nothing asks for another way than straight on."""
+        """Return whether nothing requires more than the fast path."""
         return self._ledger.is_clear and self._gate.is_open and self._breaker.is_closed
 
-    # --- what is read -----------------------------------------------------------------------
+    # --- reads -----------------------------------------------------------------------
 
     def admit(self, reader: int, chunks: Sequence[Chunk]) -> None:
-        """Lay what was read behind what waits, save what is finished, not meant or left out."""
+        """Add chunks to the intake, without finished, unselected and left-out events."""
         stream = self._streams[reader]
         admitted = self._ledger.admit((stream, self._claimed.partition), chunks)
         if self._ledger.missed:
             self._record_missed()
-        passing, left = self._gate.sift(stream, admitted)
+        passing, left = self._gate.filter(stream, admitted)
         self._leave_out("sample", left)
         now = self._clock.monotonic()
         self._intake.add(reader, passing, now - self._age(passing))
@@ -115,7 +114,7 @@ class UnitScheduler:
             self._idle.event_came(now)
 
     def _record_missed(self) -> None:
-        """Record what retention has taken; what compaction takes, nobody is meant to see."""
+        """Record events that retention has deleted; compaction only removes replaced events."""
         missed, self._ledger.missed = self._ledger.missed, []
         for each in missed:
             if each.stream not in self._claimed.compacted:
@@ -124,23 +123,23 @@ class UnitScheduler:
                 )
 
     def _age(self, chunks: Sequence[Chunk]) -> float:
-        """Seconds since the log took the first of these: a window counts from then, over any crash."""
+        """Return the seconds since the first of these was appended: a window counts from then, also after a crash."""
         return max(self._clock.now() - chunks[0].appended, 0) / MICROS if chunks else 0.0
 
-    # --- straight on ------------------------------------------------------------------------
+    # --- fast path ------------------------------------------------------------------------
 
     @property
     def is_ready(self) -> bool:
-        """Whether a whole batch lies ready, and nothing asks for another way than straight on."""
+        """Return whether a whole batch is ready, and nothing requires more than the fast path."""
         return self._intake.is_ready and self._is_free
 
     @property
     def runs_dry(self) -> bool:
-        """Whether nothing is ready for want of reading alone."""
+        """Return whether nothing is ready only because more must be read."""
         return self._intake.runs_dry and self._ledger.is_clear and not self._commits.broken
 
     def take_ready(self) -> Unit | None:
-        """The batch that lies ready; None where a look at it says that it goes another way."""
+        """Return the ready batch; None if it contains an endless chain, which takes the slow path."""
         (unit,) = self._ledger.units(self._take(self._clock.monotonic()))
         for chunk in unit.chunks:
             if runs_away(chunk.hops):
@@ -148,10 +147,10 @@ class UnitScheduler:
                 return None
         return unit
 
-    # --- step by step -----------------------------------------------------------------------
+    # --- slow path -----------------------------------------------------------------------
 
     def before_reading(self) -> Step | None:
-        """What is to be done before anything new is read; None where nothing is."""
+        """Return the step before anything new is read; None if there is none."""
         pending = self._ledger.pending
         if pending:
             now = self._clock.now()
@@ -161,8 +160,8 @@ class UnitScheduler:
                 del pending[place]
                 return head
             if not self._in_lanes:
-                # What failed holds up everything behind it.
-                return Wait(self._patience(due, now))
+                # In the order of the log a failed unit delays everything behind it.
+                return Wait(self._wait_s(due, now))
         redriving = self._ledger.redriving()
         for lane, is_draining in self._ledger.parked.items():
             if is_draining and lane not in redriving:
@@ -173,14 +172,14 @@ class UnitScheduler:
         return None
 
     def after_reading(self, asked: Sequence[int], *, has_read: bool) -> Step | None:
-        """What is to be done now that there was a look at the log; None: look again.
+        """Return the step after a read of the log; None: read again.
 
         Args:
-            asked: The readers that were asked, by their places.
+            asked: The indices of the readers that were read.
             has_read: Whether one of them had something.
         """
         if has_read and self._gate.reads_first:
-            # What is read next may take the place of what was read now.
+            # The next read may replace events of this one.
             self._take_left_out()
             return None
         now = self._clock.monotonic()
@@ -190,9 +189,9 @@ class UnitScheduler:
             units = self._ledger.units(taken)
             self._take_left_out()
             if is_clear:
-                # Nothing of it has failed before, and nothing stands before it.
+                # No part of it has failed before, and no unit is ahead of it.
                 return units[0]
-            # They pass through `pending`, where a unit that has failed before waits its time.
+            # Through `pending`, where a unit that has failed before waits until it is due.
             self._ledger.pending.extend(units)
             return None
         self._take_left_out()
@@ -202,22 +201,22 @@ class UnitScheduler:
         if not self._commits.commits and (
             self._ledger.is_ahead or (has_asked_all and self._gate.clears())
         ):
-            # Nothing to run, but something was filtered out or is gone: that is progress too.
+            # Nothing to run, but filtered and deleted events move the position as well.
             return SaveProgress()
-        # By the time of the look: what came after it may not have been read.
+        # By the time of the read: later events may not have been read.
         if self._idle is not None and wait_s is None and self._idle.is_due(self._looked):
             return CloseWindows()
         waits = (wait_s, self._retry_wait(), self._gate.clears_in())
         return Wait(min((each for each in waits if each is not None), default=None), tuple(asked))
 
     def _take(self, now: float) -> tuple[Chunk, ...]:
-        """The next batch, or a group of coalesced batches where nothing holds anything up."""
+        """Take the next batch, or a group of coalesced batches if nothing delays any event."""
         return self._intake.take(now, self.coalesced.size if self._is_free else 1)
 
-    # --- what failed before -----------------------------------------------------------------
+    # --- failed units -----------------------------------------------------------------
 
     def _turn(self, now: int) -> tuple[int | None, int]:
-        """The place in `pending` of the unit to run now, or None; and when one is due."""
+        """Return the index in `pending` of the unit to run now, or None; and when one is due."""
         ledger = self._ledger
         if not self._in_lanes:
             due = ledger.pending[0].due
@@ -225,8 +224,8 @@ class UnitScheduler:
         if not ledger.is_split:
             return 0, now
         rules = self._gate.rules
-        # A lane is one key's, but units cut from one batch may share keys: what one of them has done is
-        # kept before the next one runs, as between two batches.
+        # Units cut from one batch may share keys: the effects of one must be committed before the
+        # next one runs, as between two batches.
         landing = Unit(tuple(self._commits.unfinished()))
         return turn(
             ledger.pending,
@@ -236,32 +235,32 @@ class UnitScheduler:
             together=rules.together,
         )
 
-    def _patience(self, due: int, now: int) -> float | None:
-        """Seconds to wait for what is due then; None where only an operator ends the wait."""
+    def _wait_s(self, due: int, now: int) -> float | None:
+        """Return the seconds until `due`; None if only an operator ends the wait."""
         if due >= FOREVER:
             return None
         wait_s = (due - now) / MICROS
         if wait_s > self._spec.retry.max_delay + SLICE_S:
-            # No retry is that far away: the wall clock was set back since it was planned.
-            self._ledger.hasten(now + int(self._spec.retry.max_delay * MICROS))
-        # In slices, so that a wall clock set forward is noticed soon.
+            # No policy delays a retry that long: the wall clock was set back since.
+            self._ledger.limit_due(now + int(self._spec.retry.max_delay * MICROS))
+        # In slices, so that a wall clock that is set forward is noticed soon.
         return min(wait_s, SLICE_S)
 
     def _retry_wait(self) -> float | None:
-        """Seconds until something of `pending` is due; None where nothing waits for a time."""
+        """Return the seconds until a pending unit is due; None if none waits for a time."""
         if not self._ledger.pending:
             return None
         now = self._clock.now()
-        return self._patience(self._turn(now)[1], now)
+        return self._wait_s(self._turn(now)[1], now)
 
-    # --- what is left out -------------------------------------------------------------------
+    # --- left-out events -------------------------------------------------------------------
 
     def _take_left_out(self) -> None:
         for chunk, why in self._intake.left_out():
             self._leave_out(why, (chunk,))
 
     def _leave_out(self, why: str, chunks: Sequence[Chunk]) -> None:
-        """Let these count as done, and record why."""
+        """Mark events as done, and record why they are left out."""
         if chunks:
             self._ledger.leave_out(chunks)
             self._telemetry.left_out(self._spec.name, why, chunks, self._clock.now())

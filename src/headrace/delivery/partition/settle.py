@@ -1,8 +1,8 @@
-"""What becomes of each event of a unit: outcome + policy -> verdict. Pure; the heart of delivery.
+"""Verdict on each event of a unit: outcome + policy -> verdict. Pure; the core of delivery.
 
 waiting -> in flight -> finished            (its effects are kept, its position moves)
-                     -> waiting             (again: after a delay, or at once when only split)
-                     -> given up            (dead letter, parked, discarded: `on_failure` says)
+                     -> waiting             (again: after a delay, or immediately when only split)
+                     -> given up            (dead letter, parked, discarded: by `on_failure`)
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class GivenUp(msgspec.Struct, frozen=True, gc=False):
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """What is to happen after a run.
+    """Result of the judgement of a run.
 
     Attributes:
         finished: Events that are done.
-        given_up: Events that go the way of `on_failure`.
+        given_up: Events that are handled by `on_failure`.
         again: Units to run (again), in order, before anything later.
         kept: Whether the outcome's effects are committed.
-        healthy: What the circuit breaker is told; None tells it nothing.
+        healthy: The report to the circuit breaker; None for no report.
     """
 
     finished: tuple[Chunk, ...] = ()
@@ -50,19 +50,19 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 
 
 class Settler(Protocol):
-    """Decides what becomes of a unit that has run. Pure; `settle` is the one of plain functions."""
+    """Judges a unit that has run. Pure; `settle` is the settler of plain functions."""
 
     def __call__(
         self, unit: Unit, outcome: Outcome, spec: FunctionSpec, *, now: int, draw: Draw
     ) -> Verdict:
-        """Judge a run of `unit`; every event of it is in exactly one place of the verdict.
+        """Judge a run of `unit`; every event of it is in exactly one part of the verdict.
 
         Args:
-            unit: What ran.
-            outcome: What came back.
+            unit: The unit that ran.
+            outcome: Its outcome.
             spec: The function.
             now: Microseconds since the epoch.
-            draw: Draws the spread of the pause before a retry.
+            draw: Draws the jitter of the pause before a retry.
         """
         ...
 
@@ -72,7 +72,7 @@ def settle(unit: Unit, outcome: Outcome, spec: FunctionSpec, *, now: int, draw: 
     match outcome:
         case Returned():
             if unit.size > spec.batch_size:
-                return _settle_convoy(unit, outcome, spec, now=now, draw=draw)
+                return _settle_coalesced(unit, outcome, spec, now=now, draw=draw)
             return _settle_returned(unit, outcome, spec, now=now, draw=draw)
         case Crashed(blameless=True, cause=cause):
             return Verdict(again=(msgspec.structs.replace(unit, cause=cause),), healthy=None)
@@ -85,12 +85,12 @@ def settle(unit: Unit, outcome: Outcome, spec: FunctionSpec, *, now: int, draw: 
 def _settle_returned(
     unit: Unit, outcome: Returned, spec: FunctionSpec, *, now: int, draw: Draw
 ) -> Verdict:
-    """The instance came back: all good, some failed by name, or the handler raised."""
+    """Judge a returned outcome: all events succeeded, some failed by name, or the handler raised."""
     if outcome.error is None:
         if not outcome.failures and outcome.untouched < 0:
             return Verdict(finished=unit.chunks, kept=True)
         return _settle_parts(unit, outcome, spec, now=now, draw=draw)
-    # An instance may say anything: only events of this unit can be done.
+    # Untrusted input: an instance may send any index.
     marked = {index for index in outcome.done if 0 <= index < unit.size}
     if not marked:
         return _settle_whole(unit, outcome.error, spec, now=now, draw=draw)
@@ -107,18 +107,18 @@ def _settle_returned(
     )
 
 
-def _settle_convoy(
+def _settle_coalesced(
     unit: Unit, outcome: Returned, spec: FunctionSpec, *, now: int, draw: Draw
 ) -> Verdict:
-    """Batches that ran one after the other: all succeeded but for the last one that was looked at.
+    """Judge coalesced batches: all succeeded, except for the last one that ran.
 
-    That one is judged as if it had gone alone, and those behind it go again.
+    That one is judged as if it had run alone; the batches after it run again.
     """
     if outcome.error is None and not outcome.failures and outcome.untouched < 0:
         return Verdict(finished=unit.chunks, kept=True)
     batch, size = spec.batch_size, unit.size
     end = min(outcome.untouched, size) if outcome.untouched >= 0 else size
-    # An instance may say anything: what it did not say to be done, or comes behind a failure, is not.
+    # Untrusted input: events that are not listed as done, or follow a failure, are not done.
     if outcome.error is not None:
         marked = set(outcome.done)
         ended = next((index for index in range(end) if index not in marked), end - 1)
@@ -149,9 +149,10 @@ def _settle_convoy(
 def _settle_whole(
     unit: Unit, cause: Cause, spec: FunctionSpec, *, now: int, draw: Draw, halve: bool = False
 ) -> Verdict:
-    """All of `unit` failed together: halve it, try it again, or give it up."""
+    """Judge a unit that failed as a whole: halve it, retry it, or give it up."""
     if unit.size > spec.batch_size:
-        # A group of coalesced batches was lost, and nobody knows by whose fault: each of its batches goes alone.
+        # A group was lost and the batch at fault is unknown: each batch runs alone, without
+        # spending an attempt.
         return Verdict(again=batches_of(unit, spec.batch_size, cause), healthy=None)
     if unit.size > 1 and (spec.bisect or halve):
         return Verdict(again=halves(msgspec.structs.replace(unit, cause=cause)), healthy=False)
@@ -162,9 +163,9 @@ def _settle_whole(
 def _settle_parts(
     unit: Unit, outcome: Returned, spec: FunctionSpec, *, now: int, draw: Draw
 ) -> Verdict:
-    """Some events failed by name, and some may not have been looked at."""
+    """Judge a run in which some events failed by name, and some may not have been run."""
     end = unit.size if outcome.untouched < 0 else min(outcome.untouched, unit.size)
-    # Likewise: only events that were looked at can have failed.
+    # Untrusted input, as above: only events that were run can have failed.
     causes = {each.index: each.cause for each in outcome.failures if 0 <= each.index < end}
     if sum(cause.kind == BEHIND for cause in causes.values()) == end:
         stuck = Cause("NoProgress", "the run neither finished nor failed a single event")
@@ -219,16 +220,16 @@ def _try_again(
 
 
 RUNAWAY = Crashed(Cause("RunawayLineage", "its lineage is longer than any honest chain"))
-"""The outcome of a unit whose lineage does not end; it is not run."""
+"""The outcome of a unit with an endless lineage; it is not run."""
 
 
 def runaway(unit: Unit) -> Verdict:
-    """Every event of a chain that does not end is parked, never dropped."""
+    """Return the verdict that parks every event of an endless chain; none is dropped."""
     return Verdict(given_up=_all_given_up(unit, RUNAWAY.cause), healthy=None)
 
 
 def at_most_once(verdict: Verdict) -> Verdict:
-    """What would run again is given up instead."""
+    """Return the verdict with retries given up instead."""
     lost = tuple(
         given_up
         for unit in verdict.again

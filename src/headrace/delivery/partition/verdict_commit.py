@@ -48,9 +48,9 @@ async def commit_verdict(
     if kept is not None and ledger.is_light(unit, verdict, kept):
         ledger.gather(unit, kept)
         commits.begin_gathered(finished if in_lanes else ())
-        await commits.room()
+        await commits.wait_for_capacity()
         return
-    commits.write_up()
+    commits.flush_gathered()
     plain = ledger.is_plain(unit, verdict)
     now = opened.engine.clock.now()
     effects = ledger.landed(unit, verdict, kept=kept, token=token, on_failure=on_failure, now=now)
@@ -71,7 +71,7 @@ async def commit_verdict(
         # One turn of the loop: the change is handed to the store before the next run begins,
         # which may read the state that this one wrote.
         await opened.engine.clock.sleep(0)
-        await commits.room()
+        await commits.wait_for_capacity()
 
 
 def _record_stops(opened: OpenPartition, verdict: Verdict) -> None:

@@ -1,4 +1,4 @@
-"""How a partition worker sleeps: until records come, a commit ends, somebody wakes it, or time has passed."""
+"""Sleep of a partition worker: until records arrive, a commit ends, a task wakes it, or a timeout."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from headrace.storage.log.base import Reader
 
 
 class Wakeup:
-    """One sleeper; anybody on the loop may wake it."""
+    """One sleeper; any task on the loop may wake it."""
 
     def __init__(self) -> None:
         self._waiter: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
-        """End the wait that is on, if one is."""
+        """End the current wait, if there is one."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -26,7 +26,7 @@ class Wakeup:
         readers: Sequence[Reader] = (),
         commits: Iterable[asyncio.Task[Any]] = (),
     ) -> None:
-        """Return when there may be something to do; it may be for nothing."""
+        """Return when there may be something to do; spurious returns are possible."""
         loop = asyncio.get_running_loop()
         self._waiter = waiter = loop.create_future()
 
@@ -36,7 +36,7 @@ class Wakeup:
 
         for reader in readers:
             reader.watch(waiter)
-        # A commit that has ended behind one that has not would wake every wait at once.
+        # An ended commit would end every wait at once, while an older one is still in flight.
         watched = [commit for commit in commits if not commit.done()]
         for commit in watched:
             commit.add_done_callback(woken)

@@ -1,7 +1,7 @@
-"""What is finished in one partition: everything below the watermark, and some offsets above it.
+"""Finished offsets of one partition: everything below the watermark, and some offsets above it.
 
-Pure. Offsets finish in any order; the watermark is the contiguous prefix, which is what a commit
-stores (with the sparse rest), so that a crash redelivers only what was not done.
+Pure. Offsets finish in any order; the watermark is the end of the contiguous prefix. A commit stores both, so that a crash
+redelivers only unfinished events.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from headrace.model.effects import Progress
 from headrace.model.record import Chunk
 
 MAX_TAKEN_BACK = 20_000
-"""How far below the watermark an offset may be that is taken back: every one above it is then noted."""
+"""How far below the watermark an offset may be taken back: all offsets above it are then stored one by one."""
 
 
 class Watermark:
-    """Owned by one partition worker; grows by `finish`, is read by `progress`."""
+    """Owned by one partition worker; changed by `finish`, read by `progress`."""
 
     __slots__ = ("_gaps", "_sparse", "low")
 
@@ -27,25 +27,25 @@ class Watermark:
         self._gaps: list[tuple[int, int]] = []
 
     def progress(self) -> Progress:
-        """The value a commit stores."""
+        """Return the value that a commit stores."""
         return Progress(self.low, tuple(sorted(self._sparse)) if self._sparse else ())
 
     def is_finished(self, offset: int) -> bool:
-        """Whether this offset needs no more work."""
+        """Return whether this offset is finished."""
         return offset < self.low or offset in self._sparse
 
     def finished_in(self, low: int, high: int) -> int:
-        """How many of the offsets `[low, high)` need no more work."""
+        """Return how many of the offsets `[low, high)` are finished."""
         below = min(max(self.low - low, 0), high - low)
         return below + sum(1 for offset in self._sparse if max(low, self.low) <= offset < high)
 
     @property
     def has_gaps(self) -> bool:
-        """Whether some offset above the watermark is finished."""
+        """Return whether some offset above the watermark is finished."""
         return bool(self._sparse)
 
     def finish_to(self, chunk: Chunk) -> None:
-        """Finish every event meant by `chunk`."""
+        """Finish every event of `chunk`'s window."""
         if chunk.offsets is not None:
             for index in range(chunk.low, chunk.high):
                 self.finish(chunk.offset_of(index))
@@ -66,7 +66,7 @@ class Watermark:
             self._sparse.add(offset)
 
     def take_back(self, offsets: Collection[int]) -> bool:
-        """These offsets are not finished after all; False, and nothing done, where that is too far."""
+        """Mark offsets as unfinished again; return False, without a change, if they are too far back."""
         lowest = min(offsets)
         if self.low - lowest > MAX_TAKEN_BACK:
             return False
@@ -76,17 +76,18 @@ class Watermark:
         return True
 
     def skip(self, low: int, high: int) -> None:
-        """Offsets `[low, high)` do not exist (retention, compaction): they need no work."""
+        """Note that offsets `[low, high)` do not exist (retention, compaction)."""
         if high <= self.low or high <= low:
             return
         if low <= self.low:
             self.low = high
         else:
+            # Kept as ranges: a compacted log may have gaps of millions of offsets.
             insort(self._gaps, (low, high))
         self._close_up()
 
     def _close_up(self) -> None:
-        """Let the watermark run on over what is finished above it, or does not exist."""
+        """Move the watermark over offsets that are finished or do not exist."""
         sparse, gaps = self._sparse, self._gaps
         while sparse or gaps:
             if self.low in sparse:

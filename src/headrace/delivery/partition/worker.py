@@ -126,7 +126,7 @@ class PartitionWorker:
                     following = await self._submit_ahead(call)
                     outcome = await self._outcome_of(call)
                     if outcome is None:
-                        # It never ran.
+                        # It never ran: it goes first again, without an attempt spent.
                         self._opened.ledger.pending.appendleft(call.unit)
                         continue
                     hit("pump:after-invoke")
@@ -204,7 +204,7 @@ class PartitionWorker:
             Unavailable: The worker has released the partition.
         """
         commit = self._engine.committer.fenced(self._opened.fence())
-        await self._requests.ask(lambda: work(commit))
+        await self._requests.request(lambda: work(commit))
 
     @property
     def paused(self) -> bool:
@@ -280,8 +280,8 @@ class PartitionWorker:
                     await opened.wait(Wait(pause))
                 elif opened.is_crowded:
                     await opened.wait(Wait(None))
-                elif (room := self._gate.wait()) != 0.0:
-                    await opened.wait(Wait(room))
+                elif (pause_s := self._gate.wait()) != 0.0:
+                    await opened.wait(Wait(pause_s))
                 elif (step := await self._next_step()) is not None:
                     picked = await self._carry_out(step)
                     unit = None if picked is None else await admit(opened, picked)

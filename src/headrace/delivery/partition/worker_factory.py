@@ -1,8 +1,7 @@
-"""Makes partition workers: claims a partition, and gathers all that its worker is given.
+"""Factory of partition workers: claims a partition, and collects the arguments of its worker.
 
-In come a function, one of its triggers and a subscription; out goes a `PartitionWorker` that nobody runs yet.
-What a trigger asks for (a pattern, row changes, a merge) becomes a reader or a filter here, so that
-the loop knows nothing of it.
+In: a function, one of its triggers and a subscription. Out: a `PartitionWorker` that does not run yet. A trigger's options
+(a pattern, row changes, a merge) become a reader or a filter here, so that the loop does not depend on them.
 """
 
 from __future__ import annotations
@@ -49,14 +48,14 @@ class WorkerFactory:
     async def claims(
         self, function: str, trigger: StreamTrigger, partition: int
     ) -> dict[str, Claim]:
-        """Take the partition of each stream over, however long the store is away."""
+        """Claim the partition of each stream; wait while the store is unavailable."""
         return {
             stream: await self._claim(function, stream, partition, trigger.start)
             for stream in trigger.streams
         }
 
     async def _claim(self, function: str, stream: str, partition: int, start: str) -> Claim:
-        """Take the partition over, however long the store is away; again is harmless."""
+        """Claim the partition; wait while the store is unavailable. May be repeated."""
         while True:
             try:
                 return await claim(
@@ -82,9 +81,9 @@ class WorkerFactory:
         breaker: CircuitBreaker,
         flow: FlowLimiter,
     ) -> PartitionWorker:
-        """One partition's worker, with all that its function and trigger ask for; not yet running."""
+        """Return the worker of one partition, as its function and trigger require; not yet running."""
         readers: list[Reader] = [
-            subscription.reader(stream, partition, claimed.standing.progress.watermark)
+            subscription.reader(stream, partition, claimed.position.progress.watermark)
             for stream, claimed in claims.items()
         ]
         wants: Wants | None = None if trigger.pattern is None else self._selection(trigger)
@@ -123,7 +122,7 @@ class WorkerFactory:
     def _merges(
         self, function: FunctionSpec, trigger: StreamTrigger, partition: int
     ) -> MergeOrderStore | None:
-        """Where a merge's memory is kept; None where one stream is read by itself."""
+        """Return the store of a merge's order; None if a single stream is read."""
         if len(trigger.streams) == 1:
             return None
 

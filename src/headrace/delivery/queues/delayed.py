@@ -1,10 +1,9 @@
-"""Messages that may not be received yet: they are kept beside the log, and appended when due.
+"""Delayed messages: stored in rows next to the log, and appended when they are due.
 
-So a message that waits holds up nobody, however many there are, and a position never has to leap
-over it. In come appends to queues; out go those that may land at once, and those for later. The row
-goes and the message comes in one change, so neither a crash nor a second node doubles it. Ids are
-judged when a message is taken, by the log (`Ledger.stage`), and not again when it is due; so is what
-takes a message back, which the log finds by its id as long as it waits.
+So a waiting message delays no other, and no position has to skip it. In: appends to queues. Out: parts that are due now,
+and rows for the others. One change deletes the row and appends the message, so neither a crash nor a second node
+duplicates it. The log checks ids when it accepts a message (`Ledger.stage`), and not again when the message is due; it
+also finds a message by its id to cancel it while it waits.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class DelayedMessages:
     """One per node; `run` is its task.
 
     Attributes:
-        appends: What cuts an append into what lands at once and what waits.
+        appends: Splits an append into parts that are due now and later.
     """
 
     def __init__(
@@ -55,10 +54,10 @@ class DelayedMessages:
         self._woken = committer.delayed
         self._stuck: set[bytes] = set()
 
-    # --- what an operator asks ----------------------------------------------------------------
+    # --- operators' requests ----------------------------------------------------------------
 
     async def waiting(self, stream: str | None = None) -> AsyncIterator[tuple[bytes, int, Append]]:
-        """The rows of a queue (or of all), soonest first: key, when it is due, and what is appended."""
+        """Yield the rows of a queue (or of all), soonest first: key, due time and append."""
         async for page in scan_pages(
             self._storage, Space.TIMERS, BY_DUE, after(BY_DUE), limit=PAGE
         ):
@@ -68,9 +67,9 @@ class DelayedMessages:
                     yield key, due_of(key), append
 
     async def forget(self, stream: str) -> int:
-        """Delete every message of the queue that waits for its time; how many there were.
+        """Delete every waiting message of the queue; return how many there were.
 
-        One that is appended meanwhile is not among them.
+        Messages that are appended meanwhile are not among them.
         """
         count = 0
         rows = [(key, append) async for key, _, append in self.waiting(stream)]
@@ -83,9 +82,9 @@ class DelayedMessages:
         return count
 
     async def cancel(self, stream: str, ids: Sequence[str]) -> tuple[str, ...]:
-        """Take back the messages of these ids that wait for their time; the ids of those that did.
+        """Cancel the waiting messages of these ids; return the ids of those that waited.
 
-        One that is due was delivered, or is about to be, and stays.
+        A message that is due was delivered, or is about to be, and stays.
 
         Raises:
             Unknown: There is no such stream.
@@ -96,14 +95,15 @@ class DelayedMessages:
         self.appends.split(self._broker.stream(stream), append)
         return (await self._committer.commit(Change(appends=(append,)))).cancelled
 
-    # --- when it is time ----------------------------------------------------------------------
+    # --- due messages ----------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Append what is due, for ever."""
+        """Append due messages, for ever."""
         while True:
+            # Before the scan: a message that is stored during it sets the event again.
             self._woken.clear()
             try:
-                due = await self._turn()
+                due = await self._append_due()
             except Unavailable:
                 due = self._clock.now() + int(PAUSE_S * MICROS)
             if due is None:
@@ -111,8 +111,8 @@ class DelayedMessages:
             else:
                 await wait_until(self._clock, due, self._woken)
 
-    async def _turn(self) -> int | None:
-        """Append a page of what is due; when there is more to do, None where nothing waits."""
+    async def _append_due(self) -> int | None:
+        """Append a page of due messages; return when the next is due, None if none waits."""
         rows = await self._storage.scan(
             Space.TIMERS, BY_DUE, after(BY_DUE), limit=PAGE + len(self._stuck)
         )
@@ -121,25 +121,26 @@ class DelayedMessages:
         due = [row for row in rows if due_of(row[0]) <= now]
         if due:
             hit("delay:before-append")
-            await self._land(due)
+            await self._append(due)
             return now
         return due_of(rows[0][0]) if rows else None
 
-    async def _land(self, rows: list[tuple[bytes, bytes]]) -> None:
-        """All of them in one change; one by one where that does not go."""
+    async def _append(self, rows: list[tuple[bytes, bytes]]) -> None:
+        """Append all of them in one change; one by one if that fails."""
         try:
-            await self._move(rows)
+            await self._append_rows(rows)
         except Unavailable:
             raise
         except HeadraceError as error:
             if len(rows) > 1:
                 for row in rows:
-                    await self._land([row])
+                    await self._append([row])
             elif not isinstance(error, (Conflict, Fenced)):
+                # Skipped until the next start: one bad row must not stop all delayed messages.
                 self._stuck.add(rows[0][0])
                 self._on_failure("a delayed message cannot be appended", error)
 
-    async def _move(self, rows: list[tuple[bytes, bytes]]) -> None:
+    async def _append_rows(self, rows: list[tuple[bytes, bytes]]) -> None:
         held = [(key, opened(row)) for key, row in rows]
         appends = tuple(replace(append, ids=None) for _, append in held)
         await self._committer.commit(
@@ -152,5 +153,5 @@ class DelayedMessages:
 
 
 def cancel_of(stream: str, ids: Sequence[str]) -> Append:
-    """What takes messages back, on its way to the log."""
+    """Return the append that cancels messages."""
     return Append(stream, 0, 0, NO_EVENTS, ids=tuple(ids), kind="cancel")

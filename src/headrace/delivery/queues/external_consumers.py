@@ -1,13 +1,13 @@
 """Queues for programs outside: a consumer over HTTP is a function whose instances are elsewhere.
 
-The one partition worker delivers to it like to any other, so order per group, attempts, dead letters and redrive
-are the same. What differs is who runs it: here a run is *offered* until somebody receives it, then
-*leased* until they acknowledge, refuse or let the visibility timeout pass.
+The partition worker delivers to it like to any function, so order per group, attempts, dead letters and redrive are the
+same. The execution differs: a run is *offered* until a program receives it, then *leased* until the program acknowledges
+or refuses it, or the visibility timeout passes.
 
     offered --receive--> leased --ack--> done
-                         leased --nack, or time is over--> offered again (one attempt spent)
+                         leased --nack, or timeout--> offered again (one attempt spent)
 
-Leases are rows of the store: a node that starts again takes them up where they were.
+Leases are rows of the store: a restarted node continues them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SWEEP_AFTER = 256
 
 
 class LeasedMessage(msgspec.Struct, frozen=True, gc=False):
-    """A message as it is given out."""
+    """A message as it is delivered to a consumer."""
 
     receipt: str
     position: Position
@@ -53,12 +53,12 @@ class LeasedMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Offer:
-    """A run that waits for a consumer, or for what its consumer says.
+    """A run that waits for a consumer, or for its consumer's answer.
 
-    `lease` is what counts here; `stored` what the store held when it was last looked at.
+    `lease` is the current lease; `stored` is the row as last read or written.
     """
 
-    __slots__ = ("at", "attempt", "ends", "event", "lease", "rank", "stored", "told", "until")
+    __slots__ = ("at", "attempt", "changed", "ends", "event", "lease", "rank", "stored", "until")
 
     def __init__(self, at: Position, attempt: int, event: Event, rank: int) -> None:
         self.at = at
@@ -67,13 +67,13 @@ class _Offer:
         self.rank = rank
         self.lease: Lease | None = None
         self.stored: Lease | None = None
-        self.told = asyncio.Event()
+        self.changed = asyncio.Event()
         self.until = 0
         self.ends = 0.0
 
 
 class ExternalConsumers:
-    """An interceptor: runs of queue consumers stay here until somebody answers."""
+    """An interceptor: runs of queue consumers stay here until a program answers."""
 
     def __init__(self, storage: Storage, clock: Clock, entropy: Entropy, tasks: Tasks) -> None:
         self._clock = clock
@@ -83,22 +83,22 @@ class ExternalConsumers:
         self._leases = Leases(storage)
         self._queues: dict[str, FunctionSpec] = {}
         self._offers: defaultdict[str, dict[Position, _Offer]] = defaultdict(dict)
-        self._askers: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
+        self._receivers: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
         self._recalls: defaultdict[str, int] = defaultdict(int)
         self._settled: defaultdict[str, int] = defaultdict(int)
 
-    # --- the partition worker's side ----------------------------------------------------------------------
+    # --- for the partition worker ---------------------------------------------------------------
 
     async def open(self, consumer: FunctionSpec) -> None:
-        """Let programs outside receive from the queue `consumer` reads."""
+        """Let programs outside receive from the queue that `consumer` reads."""
         self._queues[consumer.name] = consumer
         await self._sweep(consumer.name)
 
     def recall(self, function: str) -> None:
-        """End every run that is here, without a trace; leases stay as they are in the store."""
+        """End every run here without an outcome; leases in the store stay."""
         self._recalls[function] += 1
         for offer in self._offers.get(function, {}).values():
-            offer.told.set()
+            offer.changed.set()
 
     def intercept(self, below: Submit) -> Submit:
         """A `runtime.base.Interceptor`. Calls are passed on: only messages of a queue are offered."""
@@ -108,14 +108,14 @@ class ExternalConsumers:
                 invocation, BatchInvocation
             ):
                 return below(invocation, done, after)
-            # Counted here: what is recalled before its task has begun is recalled as well.
+            # Read here, so that a recall before the task starts counts too.
             offer = partial(self._offer, recalls=self._recalls[invocation.function])
             return TaskRun(self._tasks, offer, invocation, done)
 
         return submit
 
     async def _offer(self, invocation: BatchInvocation, recalls: int) -> Outcome:
-        """Offer the message, and wait for what becomes of it."""
+        """Offer the message, and wait for its outcome."""
         function = invocation.function
         chunk = invocation.chunks[0]
         at = Position(chunk.stream, chunk.partition, chunk.start)
@@ -123,20 +123,20 @@ class ExternalConsumers:
         offer = _Offer(
             at, invocation.attempt, event, rank_of(chunk.appended, event, Priority().header)
         )
-        await self._look(function, offer)
+        await self._load(function, offer)
         if recalls != self._recalls[function]:
             return RECALLED
         self._offers[function][at] = offer
         try:
-            self._call_asker(function)
+            self._wake_receiver(function)
             return await self._answered(function, offer, recalls)
         finally:
-            # Not one that was offered anew, while this one was being cancelled.
+            # The message may have been offered again while this task was being cancelled.
             if self._offers[function].get(at) is offer:
                 del self._offers[function][at]
 
     async def _answered(self, function: str, offer: _Offer, recalls: int) -> Outcome:
-        """What the message's consumer says, or that it said nothing in time."""
+        """Return the consumer's answer, or a timeout."""
         while recalls == self._recalls[function]:
             lease, left = offer.lease, None
             if lease is not None and lease.stand == "acknowledged":
@@ -147,44 +147,44 @@ class ExternalConsumers:
                     if await self._end(function, offer, lease):
                         return _unfinished(lease)
                     continue
-            offer.told.clear()
+            offer.changed.clear()
             try:
-                await self._clock.timeout(offer.told.wait(), left)
+                await self._clock.timeout(offer.changed.wait(), left)
             except TimeoutError:
                 continue
         return RECALLED
 
     async def _end(self, function: str, offer: _Offer, lease: Lease) -> bool:
-        """Have nothing said of the lease count any more; False where something was said in time.
+        """End the lease, so that later answers are refused; return False if an answer came in time.
 
-        Its row stays until the message is given out again, or redriven: if the attempt is not counted
-        because we die, or its commit does not land, whoever offers the message again counts it then.
+        Its row stays until the message is received again or redriven: after a crash, or a failed commit of the attempt, the next
+        offer of the message still counts that attempt.
         """
         if lease.stand != "leased":
             return True
         lapsed = msgspec.structs.replace(lease, stand="lapsed")
         is_over = await self._leases.change(function, offer.at, lease, lapsed)
         if not is_over:
-            # What its consumer said was on its way to the store when the time was over.
-            await self._look_again(function, offer)
+            # The consumer's answer was being stored when the lease ended.
+            await self._reload(function, offer)
         return is_over
 
-    async def _look(self, function: str, offer: _Offer) -> None:
-        """What the store holds is what counts; but a lease of an earlier attempt has been counted."""
+    async def _load(self, function: str, offer: _Offer) -> None:
+        """Load the lease from the store; a lease of an earlier attempt has been counted already."""
         offer.stored = known = await self._leases.get(function, offer.at)
         offer.lease = known if known is not None and known.attempt >= offer.attempt else None
 
-    async def _look_again(self, function: str, offer: _Offer) -> None:
-        """The store holds something else than was believed."""
+    async def _reload(self, function: str, offer: _Offer) -> None:
+        """Load the lease again, as the store differs from memory."""
         believed = offer.lease
-        await self._look(function, offer)
-        offer.told.set()
+        await self._load(function, offer)
+        offer.changed.set()
         if offer.lease is None:
-            self._call_asker(function)
+            self._wake_receiver(function)
         elif offer.lease == believed:
             raise Unavailable(f"the lease of {offer.at} could not be changed")
 
-    # --- the consumer's side ------------------------------------------------------------------
+    # --- for consumers ------------------------------------------------------------------------
 
     async def receive(
         self,
@@ -195,14 +195,14 @@ class ExternalConsumers:
         visibility: float | None = None,
         over: asyncio.Future[None] | None = None,
     ) -> list[LeasedMessage]:
-        """Up to `most` messages, leased to whoever asks; none where none came within `wait` seconds.
+        """Return up to `most` messages, leased to the caller; none if none came within `wait` seconds.
 
         Args:
-            function: The queue's consumers.
-            most: Messages at most.
-            wait: Seconds to wait for a first one.
-            visibility: Seconds the messages are kept from others; the queue's own by default.
-            over: Done once nobody waits any more: nothing is leased then.
+            function: The queue's consumer function.
+            most: The maximum number of messages.
+            wait: Seconds to wait for a first message.
+            visibility: Seconds for which the messages are hidden from others; by default the queue's.
+            over: Done once the caller is gone: nothing is leased then.
 
         Raises:
             Unknown: There is no such queue for programs outside.
@@ -213,13 +213,13 @@ class ExternalConsumers:
             waiting = [o for o in self._offers[function].values() if o.lease is None]
             if over is not None and over.done():
                 if waiting:
-                    # It may be us who were called for it: somebody else is to have it.
-                    self._call_asker(function)
+                    # This receiver may have been woken for it: wake another one.
+                    self._wake_receiver(function)
                 return []
             if waiting:
                 break
             left = ends - self._clock.monotonic()
-            if left <= 0 or not await self._asked(function, left, over):
+            if left <= 0 or not await self._wait_for_message(function, left, over):
                 return []
         waiting.sort(key=lambda offer: offer.rank)
         until = self._clock.now() + int(_bounded(seconds) * MICROS)
@@ -229,43 +229,43 @@ class ExternalConsumers:
             offer.lease = Lease(receipt_of(offer.at, offer.attempt, token), offer.attempt, until)
             self._left(offer, offer.lease)
         if len(waiting) > most:
-            self._call_asker(function)
-        gifts = await asyncio.gather(
-            *(self._give(function, offer) for offer in chosen), return_exceptions=True
+            self._wake_receiver(function)
+        results = await asyncio.gather(
+            *(self._store_lease(function, offer) for offer in chosen), return_exceptions=True
         )
-        failed = [gift for gift in gifts if isinstance(gift, BaseException)]
-        given = [gift for gift in gifts if isinstance(gift, LeasedMessage)]
+        failed = [result for result in results if isinstance(result, BaseException)]
+        given = [result for result in results if isinstance(result, LeasedMessage)]
         for error in failed:
-            # What was given out is not withheld because the store was away for the others.
+            # Messages that are leased are returned, even if the store failed for others.
             if not given or not isinstance(error, HeadraceError):
                 raise error
         return given
 
-    async def _asked(
+    async def _wait_for_message(
         self, function: str, seconds: float, over: asyncio.Future[None] | None
     ) -> bool:
-        """Wait until a message may be there, or until it is `over`; False where neither came."""
-        asker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Wait until a message may be there, or until `over`; return False after a timeout."""
+        receiver: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def wake(_: object) -> None:
-            if not asker.done():
-                asker.set_result(None)
+            if not receiver.done():
+                receiver.set_result(None)
 
-        self._askers[function].append(asker)
+        self._receivers[function].append(receiver)
         if over is not None:
             over.add_done_callback(wake)
         try:
-            await self._clock.timeout(asker, seconds)
+            await self._clock.timeout(receiver, seconds)
         except TimeoutError:
             return False
         finally:
-            asker.cancel()
+            receiver.cancel()
             if over is not None:
                 over.remove_done_callback(wake)
         return True
 
     def _left(self, offer: _Offer | None, lease: Lease) -> float:
-        """Seconds until the lease is over, however the wall clock is set while it is here."""
+        """Return the seconds until the lease ends, by the monotonic clock while the offer is here."""
         left = (lease.until - self._clock.now()) / MICROS
         if offer is None:
             return left
@@ -273,8 +273,8 @@ class ExternalConsumers:
             offer.until, offer.ends = lease.until, self._clock.monotonic() + left
         return offer.ends - self._clock.monotonic()
 
-    async def _give(self, function: str, offer: _Offer) -> LeasedMessage | None:
-        """The message, once it is durably leased; None where somebody else has it."""
+    async def _store_lease(self, function: str, offer: _Offer) -> LeasedMessage | None:
+        """Return the message, once its lease is durable; None if another consumer has it."""
         lease = offer.lease
         if lease is None:
             return None
@@ -283,41 +283,42 @@ class ExternalConsumers:
             is_given = await self._leases.change(function, offer.at, offer.stored, lease)
             hit("lease:after-write")
         except BaseException:
-            # It may have landed: then the next one to be given it finds that out.
+            # The row may have been written; the next receiver's compare-and-set then fails and
+            # reloads it.
             offer.lease = None
-            self._call_asker(function)
+            self._wake_receiver(function)
             raise
         if not is_given:
-            await self._look_again(function, offer)
+            await self._reload(function, offer)
             return None
         offer.stored = lease
-        offer.told.set()
+        offer.changed.set()
         return LeasedMessage(lease.receipt, offer.at, offer.attempt, offer.event, lease.until)
 
     async def acknowledge(self, function: str, receipt: str) -> bool:
-        """The message is done; False where its receipt is no longer good."""
-        return await self._say(function, receipt, stand="acknowledged")
+        """Mark the message as done; return False if its receipt is not valid any more."""
+        return await self._change_lease(function, receipt, stand="acknowledged")
 
     async def refuse(
         self, function: str, receipt: str, *, delay: float = 0.0, reason: str = ""
     ) -> bool:
-        """Give the message back, to be given out again after `delay` seconds; False as above."""
-        return await self._say(
+        """Return the message to the queue, for delivery after `delay` seconds; return False as above."""
+        return await self._change_lease(
             function, receipt, stand="refused", delay=_bounded(delay), reason=reason[:4_096]
         )
 
     async def extend(self, function: str, receipt: str, seconds: float) -> bool:
-        """Keep the message for `seconds` from now; False as above."""
+        """Keep the message for `seconds` from now; return False as above."""
         until = self._clock.now() + int(_bounded(seconds) * MICROS)
-        return await self._say(function, receipt, until=until)
+        return await self._change_lease(function, receipt, until=until)
 
-    async def _say(self, function: str, receipt: str, **change: object) -> bool:
+    async def _change_lease(self, function: str, receipt: str, **change: object) -> bool:
         self._known(function)
         at = place_of(receipt)
         offer = self._offers[function].get(at)
         lease = None if offer is None else offer.lease
         if lease is None or lease.receipt != receipt:
-            # Offered anew while it was being given out: what the store holds is what counts.
+            # The message was offered again meanwhile: the store has the current lease.
             lease = await self._leases.get(function, at)
         while True:
             if lease is None or lease.receipt != receipt:
@@ -329,21 +330,21 @@ class ExternalConsumers:
             said = msgspec.structs.replace(lease, **change)
             if await self._leases.change(function, at, lease, said):
                 break
-            # An answer that was lost may have landed: what the store holds is what counts.
+            # An earlier answer whose response was lost may have been stored.
             believed, lease = lease, await self._leases.get(function, at)
             if lease == believed:
                 return False
-        # The partition worker may have offered it (again) meanwhile.
+        # The partition worker may have offered it (again) during the awaits above.
         offer = self._offers[function].get(at)
         if offer is not None and (offer.lease is None or offer.lease.receipt == receipt):
             offer.lease = said
-            offer.told.set()
+            offer.changed.set()
         if said.stand != "leased":
             await self._count(function)
         return True
 
     def counts(self, function: str) -> tuple[int, int]:
-        """How many messages are offered, and how many are leased, on this node."""
+        """Return how many messages are offered, and how many are leased, on this node."""
         offers = self._offers[function].values()
         leased = sum(1 for offer in offers if offer.lease is not None)
         return len(offers) - leased, leased
@@ -354,12 +355,12 @@ class ExternalConsumers:
             raise Unknown(f"no queue gives out messages as `{function}`; there are: {names}")
         return self._queues[function]
 
-    def _call_asker(self, function: str) -> None:
-        askers = self._askers[function]
-        while askers:
-            asker = askers.popleft()
-            if not asker.done():
-                asker.set_result(None)
+    def _wake_receiver(self, function: str) -> None:
+        receivers = self._receivers[function]
+        while receivers:
+            receiver = receivers.popleft()
+            if not receiver.done():
+                receiver.set_result(None)
                 return
 
     # --- housekeeping -------------------------------------------------------------------------
@@ -371,19 +372,22 @@ class ExternalConsumers:
             await self._sweep(function)
 
     async def _sweep(self, function: str) -> None:
-        """Forget leases of messages that are finished, and are not being redriven."""
-        standing: dict[tuple[str, int], tuple[int, frozenset[int]]] = {}
+        """Delete the leases of messages that are finished and not being redriven."""
+        progress_of: dict[tuple[str, int], tuple[int, frozenset[int]]] = {}
         finished: list[Position] = []
         for at, _ in await self._leases.all(function):
             place = (at.stream, at.partition)
-            if place not in standing:
+            if place not in progress_of:
                 try:
                     _, found = await stored(self._storage, function, *place)
                 except Fenced:
-                    standing[place] = (0, frozenset())
+                    progress_of[place] = (0, frozenset())
                 else:
-                    standing[place] = (found.progress.watermark, frozenset(found.progress.sparse))
-            low, sparse = standing[place]
+                    progress_of[place] = (
+                        found.progress.watermark,
+                        frozenset(found.progress.sparse),
+                    )
+            low, sparse = progress_of[place]
             if at.offset < low or at.offset in sparse:
                 finished.append(at)
         redriven = {
@@ -395,7 +399,7 @@ class ExternalConsumers:
 
 
 def _unfinished(lease: Lease) -> Outcome:
-    """What a lease that ended without an acknowledgement means."""
+    """Return the outcome of a lease that ended without an acknowledgement."""
     if lease.stand == "refused":
         reason = lease.reason or "its consumer refused it"
         return Returned(error=Cause("Refused", reason, delay=lease.delay))

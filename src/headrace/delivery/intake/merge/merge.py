@@ -1,9 +1,8 @@
-"""Co-partitioned streams in event-time order. Pure: time is handed in, nothing waits here.
+"""Merge of co-partitioned streams in event-time order. Pure: the caller passes the time.
 
-The stream whose next event is oldest goes first (ties: the stream named first), and only while every
-stream has a next event; so the order depends on the logs alone. A stream that has run dry holds the
-others back for `lateness` seconds at most, then they go on without it: a decision that `passes`
-remembers, so that whoever merges the same logs again comes by the same order.
+The stream with the oldest next event goes first (on a tie: the stream listed first), and only while every stream has a
+next event; so the order depends on the logs alone. An empty stream delays the others for at most `lateness` seconds,
+then they continue without it. `passes` records that decision, so that a later merge of the same logs has the same order.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ _NOTHING = 1 << 62
 
 
 class _Lane:
-    """What waits of one stream, and where in its head chunk the next event is.
+    """Waiting events of one stream, and the position of the next event in its head chunk.
 
-    `head` is that event's time. `exhausted` is whether the log, when last asked, had nothing more;
-    `since` is the moment from which it has been holding the others back.
+    `head` is that event's time. `exhausted` is whether the last read of the log returned nothing; `since` is when the stream
+    started to delay the others.
     """
 
     __slots__ = ("_times", "chunks", "events", "exhausted", "head", "index", "since")
@@ -50,7 +49,7 @@ class _Lane:
         """Take the next event, and of its chunk those up to `most` whose time is less than `before`.
 
         Returns:
-            From where to where in the chunk, and the latest time of these.
+            The indices in the chunk, half-open, and the latest time of these events.
         """
         chunk, low, times = self.chunks[0], self.index, self._times
         first, end = chunk.low, chunk.high
@@ -84,8 +83,8 @@ class Merge(Intake):
     """The events of several co-partitioned streams that wait to be batched. Owned by one partition worker.
 
     Attributes:
-        passes: Where it stands, and whom it passed over.
-        handed_out: What was taken and, as far as `MergeOrderStore` knows, is not finished yet.
+        passes: Its position, and the streams that it passed over.
+        handed_out: Events that were taken and, as far as `MergeOrderStore` knows, are not finished.
     """
 
     def __init__(
@@ -107,21 +106,21 @@ class Merge(Intake):
         return sum(lane.events for lane in self._lanes)
 
     def resume(self, memory: Memory) -> None:
-        """Begin where the store says, before anything is added."""
+        """Start from the stored order, before anything is added."""
         self.passes.recall(memory)
         self._owed.extend(memory.owed)
 
     def wanting(self) -> tuple[int, ...]:
-        """Which readers to ask for more; one that adds nothing until `wait` has nothing more."""
+        """Return the readers to read from; one that adds nothing before `wait` counts as exhausted."""
         wanting = tuple(i for i, lane in enumerate(self._lanes) if lane.events < self._limit)
         for index in wanting:
             self._lanes[index].exhausted = True
         return wanting
 
-    def add(self, reader: int, chunks: Sequence[Chunk], begun: float) -> None:
-        """Take what is left of what a reader read, even if nothing; a window has begun then (monotonic)."""
+    def add(self, reader: int, chunks: Sequence[Chunk], started: float) -> None:
+        """Add the filtered chunks of a reader, even if none is left; a window `started` then (monotonic)."""
         if not len(self):
-            self._opened = begun
+            self._opened = started
         lane = self._lanes[reader]
         lane.exhausted = False
         was_dry = not lane.events
@@ -131,14 +130,14 @@ class Merge(Intake):
             self.passes.arrived(reader, self._key(reader))
 
     def wait(self, now: float) -> float | None:
-        """Seconds until a batch closes: 0 for at once, None where there is nothing to close."""
+        """Return the seconds until a batch closes: 0 for now, None if there is nothing to close."""
         _, held = self._next(now)
         if held is None or len(self) >= self._limit or self._window <= 0:
             return held
         return max(held, self._opened + self._window - now)
 
     def take(self, now: float, batches: int = 1) -> tuple[Chunk, ...]:
-        """The next batch in event-time order; one, however many are asked for."""
+        """Return the next batch in event-time order; always one."""
         taken: list[Chunk] = []
         count, size = 0, 0
         while count < self._limit and size < self._size:
@@ -168,10 +167,10 @@ class Merge(Intake):
         self.handed_out.extend(batch)
         return batch
 
-    # --- whose turn it is -------------------------------------------------------------------
+    # --- the next stream -------------------------------------------------------------------
 
     def _by_the_logs(self) -> tuple[int | None, int]:
-        """The stream whose turn it is where nothing but the logs decides, and before which time."""
+        """Return the next stream if the logs alone decide it, and the time up to which it may continue."""
         if self._owed or self.passes.is_following:
             return None, 0
         self._dry = []
@@ -181,16 +180,16 @@ class Merge(Intake):
             if not lane.events:
                 return None, 0
             if lane.head < first:
-                # With equal times, whoever is named first goes first.
+                # With equal times, the stream listed first goes first.
                 first, place, before = lane.head, number, first
             elif lane.head < before:
                 before = lane.head + 1
         return place, before
 
     def _next(self, now: float) -> tuple[int | None, float | None]:
-        """The stream whose turn it is (0 seconds), or the seconds until one has to go without.
+        """Return the next stream (with 0 seconds), or the seconds until a stream continues without the empty ones.
 
-        Neither where nothing waits, or where the log has to be asked first.
+        Neither if nothing waits, or if the log must be read first.
         """
         self._dry = []
         self._excused = []
@@ -208,8 +207,8 @@ class Merge(Intake):
         return self._next_without(ready, now)
 
     def _next_without(self, ready: list[int], now: float) -> tuple[int | None, float | None]:
-        """The same, where a stream is dry or may be held back by what was decided before."""
-        # Where a log has nothing more, nothing that somebody could be held back for is to come.
+        """As `_next`, if a stream is empty or an earlier decision may hold it back."""
+        # An empty stream has no next offset: no other stream can be held back for its events.
         places = [lane.next_offset() if lane.events else _NOTHING for lane in self._lanes]
         held = [place for place in range(len(places)) if self._is_held(place, places)]
         free = [place for place in ready if place not in held]
@@ -225,14 +224,15 @@ class Merge(Intake):
         if left > 0:
             return None, left
         if not free:
-            # Each waits for another, as no single run can have left it: the pattern has changed.
+            # Each stream waits for another, which no single run can have stored: the trigger's
+            # pattern has changed since. Drop the decision, or the merge would wait for ever.
             chosen = self._first(ready)
             self.passes.lapse(chosen, places[chosen])
             return chosen, 0.0
         return self._first(free), 0.0
 
     def _next_owed(self) -> tuple[int | None, float | None] | None:
-        """The stream that comes next in an order handed out before; None once all of it is."""
+        """Return the next stream in an order that was handed out before; None once all of it is done."""
         while self._owed:
             piece = self._owed[0]
             lane = self._lanes[piece.stream]
@@ -241,7 +241,7 @@ class Merge(Intake):
                     return piece.stream, 0.0
             elif not lane.exhausted:
                 return None, None
-            # Finished meanwhile, or in the log no more.
+            # Finished meanwhile, or deleted from the log.
             self._owed.popleft()
         return None
 
@@ -250,7 +250,7 @@ class Merge(Intake):
         return self.passes.holds(place, at, places)
 
     def _until(self, place: int) -> int:
-        """Before which time the stream's events go one after the other, whoever else is dry."""
+        """Return the time up to which the stream's events follow each other, independent of empty streams."""
         if self._owed or self.passes.is_following:
             return 0
         others = (

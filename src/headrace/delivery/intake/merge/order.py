@@ -1,11 +1,10 @@
-"""Whom a merge has passed over, and where: all of its order that the logs alone do not say. Pure.
+"""Order of a merge, as far as the logs alone do not define it: which streams were passed over, and where. Pure.
 
-While every stream has a next event, the logs decide which goes first. When a stream has run dry and
-the others go on without it, that is a *pass*: a decision of the moment. Where the dry stream then
-speaks in time after all, the logs would have decided likewise and the pass is forgotten. Where it
-speaks too late, the pass is kept, as the cut through the streams at which it ended: the stream's
-own next event stood there, and goes after everything the others had before the cut. Whoever merges
-the same logs again holds the stream back until then, and so comes by the same order.
+While every stream has a next event, the logs decide which goes first. When a stream is empty and the others continue
+without it, that is a *pass*, which depends on timing. If the empty stream then gets an event that is in order anyway, the
+pass is dropped. If the event is late, the pass is kept, as the cut through the streams at which it ended: the stream's
+next event goes after all events that the others had before the cut. A later merge of the same logs holds the stream back
+until then, and so has the same order.
 """
 
 from __future__ import annotations
@@ -16,25 +15,25 @@ from collections.abc import Collection, Iterable, Sequence
 import msgspec
 
 Key = tuple[int, int]
-"""What a merge goes by: an event's time, then its stream's place in the list."""
+"""The sort key of a merge: an event's time, then its stream's index in the list."""
 
 At = tuple[int, int]
-"""A stream's place in the list, and the offset where it was passed over."""
+"""A stream's index in the list, and the offset at which it was passed over."""
 
 
 class SkippedStream(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Events of `stream` from its own place in `cut` on go after the others' before theirs."""
+    """Events of `stream` from its offset in `cut` on go after the other streams' events before their offsets in it."""
 
     stream: int
     cut: tuple[int, ...]
 
     @property
     def offset(self) -> int:
-        """The first offset that it is about."""
+        """Return the first offset of the stream that it applies to."""
         return self.cut[self.stream]
 
     def is_over(self, places: Sequence[int]) -> bool:
-        """Whether the others have come to the cut (`places`: the next offset of each)."""
+        """Return whether the other streams have reached the cut (`places`: the next offset of each)."""
         return all(
             place >= end
             for stream, (place, end) in enumerate(zip(places, self.cut, strict=True))
@@ -51,11 +50,11 @@ class Piece(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Owed(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Events handed out before others that are finished already, in order; they go first.
+    """Events that were handed out before others that are already finished, in order; they go first.
 
     Attributes:
-        frontier: Where the merge stood: everything before it had been handed out.
-        pieces: What of it is not finished.
+        frontier: The position of the merge: everything before it had been handed out.
+        pieces: The part of it that is not finished.
     """
 
     frontier: tuple[int, ...]
@@ -63,12 +62,12 @@ class Owed(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Memory(msgspec.Struct, frozen=True, gc=False):
-    """What a merge begins with.
+    """The stored state from which a merge starts.
 
     Attributes:
         cursors: The next offset of each stream.
-        passes: What was kept and may not be over yet.
-        owed: What is to be handed out before anything else.
+        passes: The kept passes that may still apply.
+        owed: The pieces to hand out before anything else.
     """
 
     cursors: tuple[int, ...]
@@ -77,7 +76,7 @@ class Memory(msgspec.Struct, frozen=True, gc=False):
 
 
 class MergeOrder:
-    """Owned by one `Merge`, which tells it what is taken and what arrives.
+    """Owned by one `Merge`, which reports what is taken and what arrives.
 
     Attributes:
         cursors: For each stream, the offset after the last one handed out.
@@ -93,7 +92,7 @@ class MergeOrder:
         self._changed: dict[At, tuple[int, ...] | None] = {}
 
     def recall(self, memory: Memory) -> None:
-        """Begin where the store says."""
+        """Start from the stored state."""
         self.cursors = list(memory.cursors)
         for one in sorted(memory.passes, key=lambda kept: kept.offset):
             self._ahead[one.stream].append(one)
@@ -101,23 +100,23 @@ class MergeOrder:
 
     @property
     def is_following(self) -> bool:
-        """Whether passes of an earlier run may still hold a stream back."""
+        """Return whether passes of an earlier run may still hold a stream back."""
         return any(self._ahead)
 
     def holds(self, stream: int, offset: int, places: Sequence[int]) -> bool:
-        """Whether the stream, whose next event is at `offset`, was passed over here before."""
+        """Return whether the stream, whose next event is at `offset`, was passed over here before."""
         ahead = self._ahead[stream]
         while ahead and ahead[0].offset <= offset:
             if not ahead[0].is_over(places):
                 return True
-            # The others only ever go forward: over once is over for good.
+            # Offsets only grow: a cut that was reached stays reached.
             ahead.popleft()
         return False
 
     def took(
         self, stream: int, end: int, key: Key, *, dry: Iterable[int], held: Collection[int]
     ) -> None:
-        """An event was handed out while these streams were dry, of which `held` are held back."""
+        """Note that an event was handed out while these streams were empty, of which `held` are held back."""
         if end > self.cursors[stream]:
             self.cursors[stream] = end
         for each in dry:
@@ -126,7 +125,7 @@ class MergeOrder:
                 self._passed.add(each)
 
     def arrived(self, stream: int, key: Key) -> None:
-        """A dry stream has spoken: was it passed over by anything that should have gone after it?"""
+        """Note the next event of an empty stream; keep the pass if a later event went before it."""
         top = self._top.pop(stream, None)
         if stream not in self._passed or top is None:
             return
@@ -139,17 +138,17 @@ class MergeOrder:
             self._changed[at] = None
 
     def lapse(self, stream: int, offset: int) -> None:
-        """Nothing is to hold the stream back here any more."""
+        """Drop the passes that hold the stream back here."""
         ahead = self._ahead[stream]
         while ahead and ahead[0].offset <= offset:
             gone = ahead.popleft()
             self._changed[stream, gone.offset] = None
 
     def changes(self) -> list[tuple[At, SkippedStream | None]]:
-        """What has to be kept since the last time (or, where it says None, forgotten).
+        """Return the passes to store since the last call, or to delete where the value is None.
 
-        A stream that is being passed over now counts as too late until it speaks: should the
-        process die, nobody would know any more what has gone before it.
+        A stream that is being passed over now counts as late until its next event: after a crash it would be unknown which
+        events went before it.
         """
         for stream in self._passed:
             at, cut = (stream, self.cursors[stream]), tuple(self.cursors)

@@ -1,8 +1,8 @@
-"""Where a merge's memory is kept: beside the positions, and landing in one change with them.
+"""Store of a merge's order, committed in one change with the positions.
 
-Per function, streams and partition: a row for each pass that is kept, and one for what is owed. In
-go a merge's passes and the progress that is being committed; out come puts and deletes. Nothing is
-written while every stream has something to read. It decides nothing about the order.
+Per function, streams and partition: a row for each kept pass, and one for owed pieces. In: a merge's passes and the
+progress that is being committed. Out: puts and deletes. Nothing is written while every stream has events. It decides
+nothing about the order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from headrace.storage.kv.keys import after, pack
 
 T = TypeVar("T")
 _Done = tuple[int, frozenset[int]]
-"""A watermark, and what is finished above it."""
+"""A watermark, and the finished offsets above it."""
 
 MAX_PASSES = 100_000
 """Passes kept for one stream of a partition; beyond it the oldest are forgotten."""
@@ -39,7 +39,7 @@ _owed_decoder = msgspec.msgpack.Decoder(Owed)
 
 
 class MergeOrderStore:
-    """One partition's memory of a merge. Owned by the partition worker that merges.
+    """The stored order of one partition's merge. Owned by the partition worker that merges.
 
     Args:
         low: Gives the lowest offset that a stream still holds in this partition.
@@ -66,26 +66,26 @@ class MergeOrderStore:
 
     @property
     def is_due(self) -> bool:
-        """Whether so much was kept since the last time that it is time to trim."""
+        """Return whether so many passes were stored since the last call of `trim` that it should be called."""
         return self._untrimmed >= TRIM_EVERY
 
     def follow(self, merge: Merge) -> None:
-        """Keep the order of this merge from now on."""
+        """Store the order of this merge from now on."""
         self._merge = merge
 
     async def resume(self, watermarks: Mapping[str, int]) -> None:
-        """Let the merge go on from these positions, in the order that the store remembers.
+        """Let the merge continue from these positions, in the stored order.
 
         Raises:
-            Corrupt: A row is not what was written.
+            Corrupt: A row cannot be decoded.
         """
         self._merge.resume(await self.load(watermarks))
 
     async def load(self, watermarks: Mapping[str, int]) -> Memory:
-        """What the store remembers that may still matter from these positions on.
+        """Load the stored order that still applies from these positions on.
 
         Raises:
-            Corrupt: A row is not what was written.
+            Corrupt: A row cannot be decoded.
         """
         row = await self._storage.get(Space.META, self._prefix + _OWED)
         owed = self._owed = None if row is None else _opened(_owed_decoder, row)
@@ -98,13 +98,14 @@ class MergeOrderStore:
             here = _place(low, cursor)
             async for page in scan_pages(self._storage, Space.META, low, here, limit=PAGE):
                 found += _skipped(stream, page)
-            # Of those that begin before here, the last one says all that the others say.
+            # Of the passes that start before this position, the last one includes the earlier
+            # ones.
             last = await self._storage.scan(Space.META, here, after(low), limit=1)
             found += _skipped(stream, last)
         return Memory(tuple(cursors), tuple(found), () if owed is None else owed.pieces)
 
     def rows(self, progress: Mapping[tuple[str, int], Progress]) -> tuple[Put | Delete, ...]:
-        """What lands with this progress, so that nobody comes by another order after it."""
+        """Return the rows to commit with this progress, so that a later merge has the same order."""
         merge = self._merge
         found: list[Put | Delete] = []
         for at, kept in merge.passes.changes():
@@ -126,7 +127,7 @@ class MergeOrderStore:
         return tuple(found)
 
     def _owing(self, merge: Merge, progress: Mapping[tuple[str, int], Progress]) -> Owed | None:
-        """What was handed out before something that is finished, and is not finished itself."""
+        """Return the unfinished events that were handed out before a finished one; None if there are none."""
         out, before = merge.handed_out, self._owed
         done = {
             name: (known.watermark, frozenset(known.sparse))
@@ -138,11 +139,13 @@ class MergeOrderStore:
         if not any(len(_left(chunk, done)) < chunk.size for chunk in out) and (
             before is None or not any(self._is_left(piece, done) for piece in before.pieces)
         ):
-            # What is finished came first: from there the merge goes the same way again.
+            # All finished events came before the unfinished ones: a merge from there has the same
+            # order by itself.
             return None
         frontier = tuple(merge.passes.cursors)
         if before is not None and before.frontier == frontier:
-            # The same order. What of it is finished by now is passed over by whoever reads it.
+            # The same row, so that it is not written again; readers skip the pieces that are
+            # finished by now.
             return before
         return Owed(
             frontier,
@@ -160,7 +163,7 @@ class MergeOrderStore:
     # --- bounds -----------------------------------------------------------------------------
 
     async def trim(self) -> None:
-        """Forget what is about events that the logs hold no more, and the oldest beyond the bound."""
+        """Delete passes about events that the logs do not hold any more, and the oldest beyond the bound."""
         self._untrimmed = 0
         lows = [await self._low(name) for name in self._streams]
         for stream in range(len(lows)):
@@ -178,12 +181,12 @@ class MergeOrderStore:
                     gone.append(key)
                 else:
                     kept += 1
-                # They come latest first, and each says what those before it say.
+                # The rows are sorted latest first, and each includes the earlier ones.
                 is_last = is_last or one.offset <= lows[stream]
             await self._delete(gone)
 
     async def _forget_others(self) -> None:
-        """Drop what was remembered of other streams, which the function merged once."""
+        """Delete the order of other streams, which an earlier version of the function merged."""
         all_of_it, ours = pack(_WORD, self._function), _prefix(self._function, self._streams)
         for low, high in ((all_of_it, ours), (after(ours), after(all_of_it))):
             while low and (page := await self._storage.scan(Space.META, low, high, limit=PAGE)):
@@ -205,7 +208,7 @@ class MergeOrderStore:
 
 
 def forget_order(function: str, streams: Sequence[str], partition: int) -> tuple[Delete, ...]:
-    """What lands with positions that somebody else has chosen: nothing is owed there."""
+    """Return the deletions to commit with a moved position: no owed pieces apply there."""
     if len(streams) == 1:
         return ()
     return (Delete(Space.META, _prefix(function, streams, partition) + _OWED),)
@@ -214,9 +217,9 @@ def forget_order(function: str, streams: Sequence[str], partition: int) -> tuple
 async def copy_order(
     storage: Storage, of: str, to: str, streams: Sequence[str], partition: int
 ) -> None:
-    """Let one function remember what another does, instead of what it remembered itself.
+    """Replace the stored order of one function by that of another.
 
-    Not in one change: broken off, it is to be done again. No position has been moved until then.
+    Not atomic: after an interruption it must be repeated. Positions are moved only afterwards.
     """
     there, here = (_prefix(name, streams, partition) + _PASSES for name in (of, to))
     copied = set[bytes]()
@@ -231,12 +234,12 @@ async def copy_order(
 
 
 def _skipped(stream: int, rows: Iterable[tuple[bytes, bytes]]) -> list[SkippedStream]:
-    """What these rows say of a stream that was passed over."""
+    """Decode the rows of a stream's passes."""
     return [SkippedStream(stream, _opened(_cut_decoder, row)) for _, row in rows]
 
 
 def _left(chunk: Chunk, done: Mapping[str, _Done]) -> Sequence[int]:
-    """The chunk's offsets that are not finished."""
+    """Return the chunk's offsets that are not finished."""
     watermark, sparse = done[chunk.stream]
     if chunk.end <= watermark:
         return ()
@@ -252,7 +255,7 @@ def _prefix(function: str, streams: Sequence[str], *partition: int) -> bytes:
 
 
 def _place(stream: bytes, offset: int) -> bytes:
-    """The highest offset comes first, so that a scan begins with what was decided last."""
+    """Return the key of an offset: the highest sorts first, so that a scan starts with the latest pass."""
     return stream + pack(_TOP - offset)
 
 
@@ -260,4 +263,4 @@ def _opened(decoder: msgspec.msgpack.Decoder[T], row: bytes) -> T:
     try:
         return decoder.decode(row)
     except msgspec.DecodeError as error:
-        raise Corrupt(f"what a merge remembers is unreadable: {error}") from error
+        raise Corrupt(f"the stored order of a merge is unreadable: {error}") from error
