@@ -58,7 +58,7 @@ def connect(url: str | None, data: Path | None) -> Client:
         )
     # What is typed wins: the environment names no node where a folder was named.
     note = read_note(data) if url is None and data is not None else None
-    found = client_address(url if note is None else note.url, data=data)
+    found = client_address(url if note is None else note.api, data=data)
     return Client(found.url, token=found.token, certificate=found.certificate)
 
 

@@ -33,6 +33,11 @@ def _server_options(function: F) -> F:
                 help="The port to listen on; 0 takes a free one  [default: 4280].",
             ),
             click.option(
+                "--api-port",
+                type=click.IntRange(0, 65_535),
+                help="A port for the platform's own paths alone  [default: they share the other].",
+            ),
+            click.option(
                 "--config",
                 type=click.Path(path_type=Path),
                 metavar="FILE",

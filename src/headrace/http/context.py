@@ -23,6 +23,8 @@ class ApiContext:
 
     Attributes:
         scheme: What clients speak: `http` or `https`.
+        api_apart: Whether the platform's own paths have a listener of their own, which clients of authors' routes need
+            not reach.
     """
 
     services: Dependencies
@@ -30,6 +32,7 @@ class ApiContext:
     metrics: Metrics
     tasks: Tasks
     scheme: Literal["http", "https"] = "http"
+    api_apart: bool = False
     buckets: RateLimiter = field(default_factory=RateLimiter)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -58,6 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         data: The folder that holds the log, the state and `node.json`.
         host: The address the HTTP server listens on; loopback unless asked otherwise.
         port: Its port; 0 takes a free one, which `node.json` then names.
+        api_port: A port of its own for the platform's paths (`/-/`, the console, metrics), which `port` then
+            does not serve; None serves everything at `port`.
         tls_certificate: The PEM file with the certificate (and its chain) that the HTTP server shows; with
             it and `tls_key` the server speaks https, and shows a renewed one within half a minute.
         tls_key: The PEM file with the certificate's private key.
@@ -94,6 +96,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data: Path = Path(".headrace")
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
+    api_port: int | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
@@ -282,14 +285,21 @@ class NodeFile(msgspec.Struct, frozen=True):
     """Description of a running node, stored in its data folder as `node.json`.
 
     Attributes:
-        url: Its address.
+        url: Its address, where the apps' routes are.
         pid: Its process.
         certificate: The path of the certificate it shows; "" where it speaks plain HTTP.
+        api_url: The address of the platform's own paths; "" where it is the same.
     """
 
     url: str
     pid: int = 0
     certificate: str = ""
+    api_url: str = ""
+
+    @property
+    def api(self) -> str:
+        """Address that commands talk to."""
+        return self.api_url or self.url
 
 
 def write_note(data: Path, note: NodeFile) -> Path:
@@ -341,10 +351,10 @@ def client_address(
     environ = os.environ if environ is None else environ
     folder = data or Path(environ.get("HEADRACE_DATA", ".headrace"))
     note = read_note(folder)
-    ours = f"http://127.0.0.1:{DEFAULT_PORT}" if note is None else note.url
+    ours = f"http://127.0.0.1:{DEFAULT_PORT}" if note is None else note.api
     url = url or environ.get("HEADRACE_URL") or ours
     token = environ.get("HEADRACE_TOKEN", "")
-    if note is None or not _same_server(note.url, url):
+    if note is None or not _same_server(note.api, url):
         return Address(url, token)
     return Address(url, token or read_key(folder), note.certificate)
 
@@ -531,6 +541,16 @@ def _check_ranges(settings: Settings) -> None:
             f"use `label:passes`, where the label is one of {', '.join(LABELS)}",
         ),
         (0 <= settings.port <= 65_535, f"port = {settings.port}", "use 0 (any free one) to 65535"),
+        (
+            settings.api_port is None or 0 <= settings.api_port <= 65_535,
+            f"api_port = {settings.api_port}",
+            "use 0 (any free one) to 65535",
+        ),
+        (
+            not settings.api_port or settings.api_port != settings.port,
+            f"api_port = {settings.api_port}",
+            "choose another than `port`, or leave it out to serve everything there",
+        ),
         (
             (settings.tls_certificate is None) == (settings.tls_key is None),
             f"{'tls_key' if settings.tls_key is None else 'tls_certificate'} = none",

@@ -87,11 +87,12 @@ def _key(settings: Settings, node: Node) -> Path:
         raise denied(f"the operator's key cannot be written to `{settings.data}`", error) from error
 
 
-def _note(settings: Settings, url: str) -> Path:
+def _note(settings: Settings, gateway: Gateway) -> Path:
     certificate = settings.tls_certificate
     shown = "" if certificate is None else str(certificate.absolute())
+    api_url = "" if gateway.api_url == gateway.url else gateway.api_url
     try:
-        return write_note(settings.data, NodeFile(url, os.getpid(), shown))
+        return write_note(settings.data, NodeFile(gateway.url, os.getpid(), shown, api_url))
     except OSError as error:
         raise denied(f"the address cannot be written to `{settings.data}`", error) from error
 
@@ -181,7 +182,7 @@ async def _serve_until(
     stop = stopping.asked
     async with running(settings, observer) as node:
         gateway = make_gateway(node)
-        url = await gateway.start(settings.host, settings.port)
+        await gateway.start(settings.host, settings.port)
         stopping.starting = None
         reloads: list[Supervised] = []
         try:
@@ -198,10 +199,10 @@ async def _serve_until(
                 # It watches when this is over: an edit is seen from when the node says that it serves.
                 await node.clock.sleep(0)
             stopping.written.append(_key(settings, node))
-            stopping.written.append(_note(settings, url))
+            stopping.written.append(_note(settings, gateway))
             keep_for_good()
             node.tasks.start(settle(node), name="settle")
-            _announce(node, url)
+            _announce(node, gateway)
             if isinstance(observer, DevOutput):
                 observer.align(node.supervisor.functions)
                 for name in observer.selection.unknown(node.supervisor.functions):
@@ -244,13 +245,14 @@ async def settle(node: Node) -> None:
     keep_for_good()
 
 
-def _announce(node: Node, url: str) -> None:
+def _announce(node: Node, gateway: Gateway) -> None:
     found = sorted(name for name in node.supervisor.functions if name[0] != "_")
     names = ", ".join(f"`{name}`" for name in found[:MAX_NAMED]) or "no function"
     link = f"/console/enter/{node.operator.link(node.services().entropy)}"
     if len(found) > MAX_NAMED:
         names += f" and {len(found) - MAX_NAMED:,} more"
-    print(f"headrace: serving {names} at {url} (console, once: {url}{link})", flush=True)  # noqa: T201 - reports where the HTTP server is
+    where = f"{gateway.url} (console, once: {gateway.api_url}{link})"
+    print(f"headrace: serving {names} at {where}", flush=True)  # noqa: T201 - reports where the HTTP server is
 
 
 async def _reload(node: Node, watcher: Watcher, stale: set[str]) -> None:

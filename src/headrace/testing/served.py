@@ -18,7 +18,8 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from headrace.environment.clock import SystemClock
-from headrace.node.config import environment_of
+from headrace.model.route import RESERVED
+from headrace.node.config import environment_of, read_note
 from headrace.security.operator_key import read_key
 
 TIMEOUT_S = 20.0
@@ -70,13 +71,15 @@ class Served:
     """A node that runs, made by `serving`.
 
     Attributes:
-        url: Its address.
+        url: Its address, where the app's routes are.
+        api_url: Where the platform's own paths are; another with `api_port`.
         key: What its operator shows to be let in.
         data: Where it keeps what must survive.
     """
 
     def __init__(self, data: Path, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
         self.url = ""
+        self.api_url = ""
         self.key = ""
         self.data = data
         self._process = process
@@ -84,7 +87,9 @@ class Served:
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> ServedResponse:
         """Send a request to a path of the node, as its operator unless `authorization` is given; see `ask`."""
-        return ask(method, self.url + path, body, **as_operator(self.key, headers))
+        own = not RESERVED.isdisjoint(path.partition("?")[0].split("/")[1:2])
+        url = self.api_url if own else self.url
+        return ask(method, url + path, body, **as_operator(self.key, headers))
 
     def wait_for(self, location: str, status: str = "committed") -> Any:
         """Wait until a deferred request has reached `status`; return its status document.
@@ -156,7 +161,9 @@ def serving(
             deadline = clock.monotonic() + TIMEOUT_S
             while not note.is_file():
                 node._pause(clock.monotonic() < deadline, f"`{app}` is not served")
-            node.url = json.loads(note.read_bytes())["url"]
+            found = read_note(data)
+            assert found is not None  # noqa: S101 - it is written in one step
+            node.url, node.api_url = found.url, found.api
             node.key = read_key(data)
             yield node
             process.send_signal(signal.SIGTERM)

@@ -300,3 +300,19 @@ def test_a_wrong_duration_is_refused_with_file_line_and_fix(
 ) -> None:
     with pytest.raises(Misuse, match=r"headrace.toml:2: .*(use|write|got|expected) "):
         settings(tmp_path, f"{line}{given}\n")
+
+
+def test_the_api_has_another_port_than_the_routes_or_none(tmp_path: Path) -> None:
+    assert load(environ={}, folder=tmp_path).api_port is None
+    found = load(environ={"HEADRACE_API_PORT": "4281"}, folder=tmp_path)
+    assert (found.port, found.api_port) == (4280, 4281)
+    for wrong, fix in (("4280", "another than `port`"), ("70000", "65535"), ("-1", "65535")):
+        with pytest.raises(Misuse, match=fix):
+            load(environ={"HEADRACE_API_PORT": wrong}, folder=tmp_path)
+
+
+def test_commands_talk_to_the_port_of_the_api(tmp_path: Path) -> None:
+    write_note(tmp_path, NodeFile("http://127.0.0.1:1", api_url="http://127.0.0.1:2"))
+    assert client_address(environ={}, data=tmp_path).url == "http://127.0.0.1:2"
+    write_note(tmp_path, NodeFile("http://127.0.0.1:1"))
+    assert client_address(environ={}, data=tmp_path).url == "http://127.0.0.1:1"

@@ -59,10 +59,14 @@ def add_root_routes(routes: Routes) -> None:
     """Put those into the table that stand at the root, where monitors and browsers look for them."""
     # Probes and scrapers may say what they like: nothing here reads it.
     routes.add("GET", "/", root, query=None)
+    routes.add("GET", "/metrics", metrics, query=None)
+
+
+def add_shared_routes(routes: Routes) -> None:
+    """Put those into the table that every listener serves: health, and the document of the authors' routes."""
     routes.add("GET", "/openapi.json", openapi, query=None)
     routes.add("GET", "/healthz", alive, query=None)
     routes.add("GET", "/readyz", ready, query=None)
-    routes.add("GET", "/metrics", metrics, query=None)
 
 
 async def root(_: ApiContext, request: IncomingRequest, __: tuple[str, ...]) -> Response:

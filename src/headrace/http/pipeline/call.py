@@ -127,6 +127,9 @@ class KeepRequest(RouteEnd):
         position, is_known = await self._keep(event, b"" if routed.event_id else routed.digest)
         if position is None:
             return json_response({"accepted": True, "duplicate": is_known}, status=202)
+        if self._context.api_apart:
+            # The address is one of the API's, where this client may not get at.
+            return json_response({"accepted": True, "duplicate": is_known}, status=202)
         place = await run_address(self._context, position)
         return json_response(
             {"accepted": True, "duplicate": is_known, "status": place},

@@ -14,16 +14,16 @@ from headrace.http.problem_details import HungUp, answer_failure
 from headrace.http.request import IncomingRequest, wants_page
 from headrace.http.response import Response
 from headrace.http.server.fast_path import FastPath
-from headrace.http.server.route_resolver import RouteResolver
+from headrace.http.server.route_resolver import PathSet, RouteResolver
 from headrace.model.errors import HeadraceError
 
 
 class Application:
-    """Answers requests. One per gateway; safe for many at once."""
+    """Answers requests. One per listener; safe for many at once."""
 
-    def __init__(self, context: ApiContext) -> None:
+    def __init__(self, context: ApiContext, served: PathSet = PathSet.ALL) -> None:
         self._context = context
-        self._resolver = RouteResolver(context)
+        self._resolver = RouteResolver(context, served)
         self.begin = FastPath(context, self._resolver).begin
 
     async def answer(self, request: IncomingRequest) -> tuple[Response, Headers] | None:

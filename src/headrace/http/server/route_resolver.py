@@ -6,6 +6,7 @@ Authors' routes come first; the table of the platform's paths is filled once. An
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum, auto
 from functools import partial
 
 from headrace.http.api import (
@@ -56,9 +57,26 @@ _RESOURCES = (
 )
 
 
-def route_table() -> Router[ApiRoute]:
-    """Every path of the platform's own."""
+class PathSet(Enum):
+    """The paths that a listener serves.
+
+    Attributes:
+        ALL: Everything.
+        ROUTES: Authors' routes, their document, and health.
+        API: Everything but authors' routes.
+    """
+
+    ALL = auto()
+    ROUTES = auto()
+    API = auto()
+
+
+def route_table(served: PathSet = PathSet.ALL) -> Router[ApiRoute]:
+    """Every path of the platform's own that a listener serves."""
     table: Router[ApiRoute] = Router()
+    status.add_shared_routes(Routes(table))
+    if served is PathSet.ROUTES:
+        return table
     for resource in _RESOURCES:
         resource.add_routes(Routes(table, API_PREFIX))
     Routes(table, API_PREFIX).add("GET", "/openapi.json", api_document(table))
@@ -68,18 +86,19 @@ def route_table() -> Router[ApiRoute]:
 
 
 class RouteResolver:
-    """Finds pipelines. One per server; safe for many requests at once.
+    """Finds pipelines. One per listener; safe for many requests at once.
 
     Attributes:
         holds: Whether what was resolved among some apps still holds.
     """
 
-    def __init__(self, context: ApiContext) -> None:
+    def __init__(self, context: ApiContext, served: PathSet = PathSet.ALL) -> None:
         self._context = context
-        self._routes = route_table()
+        self._served = served
+        self._routes = route_table(served)
         # Clients ask for the same few paths again and again.
         self._known: dict[tuple[str, str], RoutePipeline] = {}
-        apps = context.services.supervisor.apps
+        apps = {} if served is PathSet.API else context.services.supervisor.apps
         self._authored = RouteTable(apps, partial(compile_route, context))
         self.holds: Callable[[list[AppSpec]], bool] = self._authored.holds
 
@@ -111,6 +130,8 @@ class RouteResolver:
         try:
             route, names, pattern = self._routes.find(method, path)
         except Unknown as error:
+            if self._served is PathSet.ROUTES:
+                raise
             raise Unknown(f"{error}; {self._hint(path)}") from None
         scope = scope_of(method, [unquoted(part) for part in path.split("/")[1:]])
         context = self._context

@@ -1,6 +1,8 @@
-"""The gateway: a listening socket, its connections, and the application behind them.
+"""The gateway: listening sockets, their connections, and the application behind each.
 
-Installs no signal handlers: the node's lifecycle says when to stop. Stopping closes the socket first,
+There is one socket for everything, or one for authors' routes and one for the platform's own paths (`api_port`).
+
+Installs no signal handlers: the node's lifecycle says when to stop. Stopping closes the sockets first,
 lets requests end within the grace given, then answers what is left with 503.
 """
 
@@ -11,6 +13,7 @@ import errno
 import ipaddress
 import logging
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +25,13 @@ from headrace.http.metrics import Metrics
 from headrace.http.server.application import Application
 from headrace.http.server.connection_limits import ConnectionLimits
 from headrace.http.server.http1 import Connection
-from headrace.http.server.server_state import DEFAULT_TIMEOUTS, ServerState, Timeouts
+from headrace.http.server.route_resolver import PathSet
+from headrace.http.server.server_state import (
+    DEFAULT_TIMEOUTS,
+    ClosableConnection,
+    ServerState,
+    Timeouts,
+)
 from headrace.http.server.tls import HANDSHAKE_S, LOOK_S, Certificate
 from headrace.model.errors import Misuse
 from headrace.runtime.id_ranges import INSTANCE_UIDS
@@ -35,6 +44,11 @@ _BACKLOG = 512
 
 class Limits(Protocol):
     """What an operator says about the HTTP server; the node's settings are one."""
+
+    @property
+    def api_port(self) -> int | None:
+        """The port of the platform's own paths; None where they share the routes' port."""
+        ...
 
     @property
     def allowed_hosts(self) -> tuple[str, ...]:
@@ -89,43 +103,67 @@ class Gateway:
             if limits.tls_certificate is not None and limits.tls_key is not None
             else None
         )
+        apart = limits.api_port is not None
         self._context = ApiContext(
             services=services,
             admission=self._admission,
             metrics=Metrics(),
             tasks=self._tasks,
             scheme="http" if self._certificate is None else "https",
+            api_apart=apart,
         )
-        self._state = ServerState(
-            Application(self._context),
-            admission=self._admission,
-            tasks=self._tasks,
-            clock=services.clock,
-            timeouts=timeouts,
-            connection_limits=ConnectionLimits(
-                limits.max_connections, limits.max_connections_per_client
-            ),
-            identify=self._identify,
-        )
-        self._server: asyncio.Server | None = None
+        # Each listener has limits of its own: clients of the routes cannot keep the operator out.
+        self._states = [
+            ServerState(
+                Application(self._context, served),
+                admission=self._admission,
+                tasks=self._tasks,
+                clock=services.clock,
+                timeouts=timeouts,
+                connection_limits=ConnectionLimits(
+                    limits.max_connections, limits.max_connections_per_client
+                ),
+                identify=self._identify,
+            )
+            for served in ((PathSet.ROUTES, PathSet.API) if apart else (PathSet.ALL,))
+        ]
+        self._api_port = limits.api_port
+        self._servers: list[asyncio.Server] = []
         self.url = ""
+        self.api_url = ""
 
     async def start(self, host: str, port: int) -> str:
-        """Listen, and return the URL once connections are taken.
+        """Listen, and return the URL of the routes once connections are taken.
 
         Raises:
-            Misuse: The address is taken or not this machine's.
+            Misuse: An address is taken or not this machine's.
         """
-        listener = listen(host, port)
-        taken = listener.getsockname()[1]
+        sockets = [listen(host, port)]
+        if self._api_port is not None:
+            try:
+                sockets.append(listen(host, self._api_port, "api-port"))
+            except Misuse:
+                sockets[0].close()
+                raise
         self._admission.listen(host)
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self._state), sock=listener, backlog=_BACKLOG, **self._tls()
-        )
-        self.url = f"{self._context.scheme}://{reachable_name(host)}:{taken}"
+        urls = []
+        for state, listener in zip(self._states, sockets, strict=True):
+            urls.append(
+                f"{self._context.scheme}://{reachable_name(host)}:{listener.getsockname()[1]}"
+            )
+            server = await asyncio.get_running_loop().create_server(
+                partial(Connection, state), sock=listener, backlog=_BACKLOG, **self._tls()
+            )
+            self._servers.append(server)
+        self.url, self.api_url = urls[0], urls[-1]
         if self._certificate is not None:
             self._tasks.start(self._renew(self._certificate), name="certificate")
         return self.url
+
+    @property
+    def _connections(self) -> list[ClosableConnection]:
+        """Those of all listeners."""
+        return [each for state in self._states for each in state.connections]
 
     def _identify(self, transport: asyncio.BaseTransport) -> Peer:
         """Who holds the other end of a connection."""
@@ -155,7 +193,7 @@ class Gateway:
     def busy(self) -> dict[str, int]:
         """What the HTTP server has in hand now; empty where it has nothing."""
         held = {
-            "connections": len(self._state.connections),
+            "connections": len(self._connections),
             "tasks": len(self._tasks),
             "requests": self._admission.requests,
             "bytes": self._admission.bytes,
@@ -165,22 +203,22 @@ class Gateway:
 
     async def drain(self, grace: float) -> None:
         """Take no more connections, and let running requests end within `grace` seconds."""
-        server, self._server = self._server, None
-        connections = self._state.connections
-        if server is not None:
+        servers, self._servers = self._servers, []
+        if servers:
             self._context.closing.set()
-            server.close()
-            for connection in list(connections):
+            for server in servers:
+                server.close()
+            for connection in self._connections:
                 connection.finish()
         clock = self._context.services.clock
         deadline = clock.monotonic() + grace
-        while connections and clock.monotonic() < deadline:
+        while self._connections and clock.monotonic() < deadline:
             await clock.sleep(0.01)
 
     async def stop(self, grace: float = 10.0) -> None:
         """Drain; then answer 503 to requests that are not answered."""
         await self.drain(grace)
-        for connection in list(self._state.connections):
+        for connection in self._connections:
             connection.cut()
         await self._tasks.close()
 
@@ -204,16 +242,21 @@ def ipaddress_is_any(host: str) -> bool:
         return False
 
 
-def _remedy(error: OSError) -> str:
+def _remedy(error: OSError, option: str) -> str:
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return "name an address of this machine with `--host` (`127.0.0.1`; `0.0.0.0` for all)"
     if error.errno == errno.EACCES:
-        return "choose a port from 1024 on with `--port`, or let this user open lower ones"
-    return "stop what listens there, or choose another port with `--port` (0: any free one)"
+        return f"choose a port from 1024 on with `--{option}`, or let this user open lower ones"
+    return f"stop what listens there, or choose another port with `--{option}` (0: any free one)"
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, option: str = "port") -> socket.socket:
     """A listening TCP socket.
+
+    Args:
+        host: The address.
+        port: 0 takes a free one.
+        option: What sets the port, for the error.
 
     Raises:
         Misuse: The address is taken, not this machine's, or not allowed.
@@ -228,6 +271,6 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise Misuse(
-            f"cannot listen on `{host}:{port}`: {error.strerror or error}; {_remedy(error)}"
+            f"cannot listen on `{host}:{port}`: {error.strerror or error}; {_remedy(error, option)}"
         ) from error
     return listener
