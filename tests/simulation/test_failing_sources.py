@@ -30,14 +30,14 @@ def test_a_generator_that_raises_is_told_with_its_error_until_it_has_run_for_a_w
         sources = Sources(node.supervisor, world._lives.clock, outside=False)
         with pytest.raises(AssertionError, match="stopped by its own fault"):
             world.advance("5s")
-        (row,) = world._lives.loop.drive(sources.at_hand())
+        (row,) = world._lives.loop.drive(sources.cached_rows())
         assert (row.function, row.trigger, row.state) == ("shop.take", "custom", "failing")
         assert "ValueError: no such page" in row.error
         assert row.failures > 1
         broken = False
         with suppress(AssertionError):  # a world remembers what has failed once
             world.advance("70s")
-        (row,) = world._lives.loop.drive(sources.at_hand())
+        (row,) = world._lives.loop.drive(sources.cached_rows())
         assert (row.state, row.error) == ("running", "")
 
 
@@ -51,7 +51,7 @@ def test_streams_and_calls_have_no_source() -> None:
         node = world._lives.node
         assert (
             world._lives.loop.drive(
-                Sources(node.supervisor, world._lives.clock, outside=False).at_hand()
+                Sources(node.supervisor, world._lives.clock, outside=False).cached_rows()
             )
             == []
         )

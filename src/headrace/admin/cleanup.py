@@ -1,9 +1,9 @@
-"""Clearing what nobody needs any more: finished events of triggers' own streams, and of queues.
+"""Cleanup of finished events in triggers' private streams and in queues.
 
-A schedule, a route, a folder or a foreign broker feeds a stream that nobody but its function reads, and
-that nobody could give a retention; a queue's message is done with once every reader has finished it.
-What is finished is kept for a while, for those who ask what became of it, and for repetitions to be
-known; then it is removed. Nothing unfinished ever is.
+A schedule, a route, a folder or a foreign broker appends to a stream that only its function reads,
+and that has no retention setting; a queue's message is finished once every reader has finished it.
+Finished events are kept for a while, for questions about them and for the detection of duplicates,
+and are then removed. Unfinished ones are never removed.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker
 
 KEPT_S: Final = 86_400.0
-"""How long a finished event is kept, at least."""
+"""The minimum time that a finished event is kept, in seconds."""
 MICROS: Final = 1_000_000
 
 
 async def clear_spent(
     functions: Iterable[FunctionSpec], *, storage: Storage, broker: Broker, clock: Clock
 ) -> None:
-    """Remove what every reader has finished, and what is older than a day, or its dedupe window.
+    """Remove events that every reader has finished, after a day and their dedupe window.
 
     Raises:
-        Corrupt, DiskFull, Overloaded, Unavailable: As the keepers.
+        Corrupt, DiskFull, Overloaded, Unavailable: As the storage and the log.
     """
     for spec, readers in _cleared(functions, broker):
         before = clock.now() - int(max(KEPT_S, spec.dedupe_window) * MICROS)
@@ -40,14 +40,14 @@ async def clear_spent(
             below = await _finished(storage, readers, spec.name, partition)
             if below:
                 await broker.trim(spec.name, partition, below=below, before=before)
-        # A node may have thousands of them: others come in between.
+        # A node may have thousands of streams: let other tasks run in between.
         await clock.sleep(0)
 
 
 def _cleared(
     functions: Iterable[FunctionSpec], broker: Broker
 ) -> list[tuple[StreamSpec, list[str]]]:
-    """The streams that are cleared, each with who reads it."""
+    """Return the streams to clean, each with its readers."""
     found: dict[str, tuple[StreamSpec, list[str]]] = {}
     for function in functions:
         for trigger, reads in listeners(function.name, function.triggers):
@@ -63,15 +63,16 @@ def _cleared(
 
 
 def _is_left_to_us(spec: StreamSpec) -> bool:
-    """Whether it is a queue whose author says nothing of what is to be kept."""
+    """Return whether it is a queue without a retention setting of its author."""
     says = (spec.retention_age, spec.retention_bytes) != (None, None) or spec.cleanup == "compact"
     return spec.queue is not None and not says
 
 
 async def _finished(storage: Storage, readers: Iterable[str], stream: str, partition: int) -> int:
-    """The offset below which every reader has finished everything."""
+    """Return the offset below which every reader has finished everything."""
     marks = []
     for reader in readers:
         row = await storage.get(Space.POSITIONS, position_key(reader, stream, partition))
+        # A reader without a position has finished nothing yet, so nothing may go.
         marks.append(0 if row is None else decode_position(row).progress.watermark)
     return min(marks, default=0)

@@ -1,7 +1,7 @@
-"""What was given up: listed, shown, redriven in order, discarded by name.
+"""Dead letters: list, show, edit, redrive in order, and discard.
 
-A redriven event becomes the first waiting event of its key, which is then drained by the
-partition's own partition worker: later events of the key queue behind it until it is through.
+A redriven event becomes the first waiting event of its key, which the partition's worker then
+drains: later events of the key wait behind it until it is finished.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from headrace.storage.kv.keys import after, pack
 from headrace.storage.log.queue_leases import lease_key
 
 EDITED_HEADER: Final = "headrace-edited"
-"""When an operator gave the event another value, and who that was."""
+"""The time at which an operator changed the event's value, and the operator."""
 MAX_EDITS: Final = 16
-"""Changes of one dead letter that are remembered: the first, and the latest."""
+"""Changes of one dead letter that are kept: the first, and the latest."""
 PAGE = 500
 SHOWN = 50
-"""Dead letters that are read in one step: each row holds its event whole."""
+"""Dead letters that are read in one step: each row holds its whole event."""
 
 
 class DeadLetters:
@@ -52,7 +52,7 @@ class DeadLetters:
     async def list(
         self, function: str | None = None, *, limit: int = 100, after: str = ""
     ) -> list[DeadEvent]:
-        """Dead letters by function and position; `after` is the last page's `function@position`."""
+        """Return dead letters by function and position; `after` is the last page's `function@position`."""
         prefix = pack(function) if function is not None else b""
         low = _row_key(after) + b"\x00" if after else prefix
         found: list[DeadEvent] = []
@@ -68,7 +68,7 @@ class DeadLetters:
         return found
 
     async def get(self, function: str, position: Position) -> DeadEvent:
-        """One dead letter.
+        """Return one dead letter.
 
         Raises:
             Unknown: There is none of this function at this position.
@@ -82,7 +82,7 @@ class DeadLetters:
         return decode_waiting(row)
 
     async def edit(self, function: str, position: Position, value: bytes, by: str) -> DeadEvent:
-        """Give a dead letter another value; what it was first, when it changed and by whom is kept.
+        """Change the value of a dead letter; the original, the times and the operators are kept.
 
         Raises:
             Unknown: There is none of this function at this position.
@@ -90,7 +90,8 @@ class DeadLetters:
         found: list[DeadEvent] = []
 
         async def work(commit: Commit) -> None:
-            # Read while the partition's one writer stands still: it may have been redriven meanwhile.
+            # Read while the partition's only writer is paused: it may have been redriven
+            # meanwhile.
             dead = edited(await self.get(function, position), value, by, self._clock.now())
             put = Put(Space.DEAD, dead_row_key(dead), encode_waiting(dead))
             await commit(Change(puts=(put,)))
@@ -107,13 +108,13 @@ class DeadLetters:
         value: bytes | None = None,
         by: str = "",
     ) -> int:
-        """Deliver dead letters to their function again; all of them where none is named.
+        """Deliver dead letters to their function again; all of them if no position is given.
 
         Args:
-            function: Whose.
-            positions: Which; None for all.
-            value: What the one that is named is to hold instead, changed and delivered in one step.
-            by: Who gave the value.
+            function: The function.
+            positions: The dead letters; None for all.
+            value: A new value for the single dead letter, changed and delivered in one step.
+            by: The operator who gave the value.
 
         Raises:
             Unknown: There is none at one of the positions.
@@ -127,7 +128,8 @@ class DeadLetters:
             async def work(commit: Commit, dead: DeadEvent = dead) -> None:
                 nonlocal count
                 while True:
-                    # Read while the partition's one writer stands still: of two who ask one is too late.
+                    # Read while the partition's only writer is paused: of two concurrent requests
+                    # the second finds nothing.
                     row = await self._storage.get(Space.DEAD, dead_row_key(dead))
                     if row is None:
                         return
@@ -137,7 +139,8 @@ class DeadLetters:
                     try:
                         await commit(_redriven(found, row))
                     except Conflict:
-                        # Somebody is discarding letters at this moment: look whether it is still there.
+                        # A concurrent `discard`, which does not pause the writer, has changed the
+                        # row: read it again.
                         continue
                     count += 1
                     return
@@ -147,7 +150,7 @@ class DeadLetters:
         return count
 
     async def discard(self, function: str, positions: Sequence[Position] | None = None) -> int:
-        """Delete dead letters for good; all of the function's where none is named.
+        """Delete dead letters permanently; all of the function's if no position is given.
 
         Raises:
             Unknown: There is none at one of the positions.
@@ -160,6 +163,8 @@ class DeadLetters:
             there = [(key, row) for key, row in rows if row is not None]
             await self._supervisor.committer.commit(
                 Change(
+                    # Only as they were read: a letter that was edited meanwhile is not what the
+                    # operator meant.
                     checks=tuple(Check(Space.DEAD, key, row) for key, row in there),
                     deletes=tuple(Delete(Space.DEAD, key) for key, _ in there),
                 )
@@ -179,26 +184,26 @@ class DeadLetters:
 
 
 def _redriven(dead: DeadEvent, row: bytes) -> Change:
-    """What puts a dead letter, stored as `row`, before everything that waits of its key."""
-    at, anew = dead.position, msgspec.structs.replace(dead, spent=0, due=0)
+    """Return the change that puts a dead letter, stored as `row`, in front of its key's waiting events."""
+    at, again = dead.position, msgspec.structs.replace(dead, spent=0, due=0)
     lane = lane_of(decode_event(dead.event), at.offset)
     key = parked_key_key(dead.function, at.stream, at.partition, lane)
     return Change(
         checks=(Check(Space.DEAD, dead_row_key(dead), row),),
         puts=(
-            Put(Space.PARKED, waiting_row_key(dead), encode_waiting(anew)),
+            Put(Space.PARKED, waiting_row_key(dead), encode_waiting(again)),
             Put(Space.PARKED_KEYS, key, DRAINING),
         ),
         deletes=(
             Delete(Space.DEAD, dead_row_key(dead)),
-            # What a queue's consumer said of it once does not count any more.
+            # A lease of the former delivery would count as its answer.
             Delete(Space.META, lease_key(dead.function, at)),
         ),
     )
 
 
 def edited(dead: DeadEvent, value: bytes, by: str, now: int) -> DeadEvent:
-    """The dead letter with another value. Its event says in a header when that was, and who did it."""
+    """Return the dead letter with another value. A header of its event names the time and the operator."""
     event = decode_event(dead.event)
     mark = Edit(now, by, hashlib.sha256(event.value).hexdigest())
     moment = datetime.fromtimestamp(now / 1_000_000, UTC).isoformat().replace("+00:00", "Z")
@@ -207,7 +212,7 @@ def edited(dead: DeadEvent, value: bytes, by: str, now: int) -> DeadEvent:
         dead,
         event=encode_event(msgspec.structs.replace(event, value=value, headers=headers)),
         original=dead.original or dead.event,
-        # The first is kept whatever comes: `original` is what was there before it.
+        # The first edit is always kept, as `original` is the event before it.
         edits=(*dead.edits[:1], *dead.edits[1:][-(MAX_EDITS - 2) :], mark),
     )
 

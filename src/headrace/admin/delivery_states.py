@@ -1,4 +1,4 @@
-"""State of delivery to a function's partitions, in words, from partition workers and from instances."""
+"""State of delivery to a function's partitions, from partition workers and instances."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _AT_WORK = frozenset({"running", "retrying"})
 
 
 class DeliveryStates:
-    """Asks the partition workers, and whoever starts instances; changes nothing.
+    """Reads the state of partition workers and of instance starts; changes nothing.
 
     Args:
-        supervisor: Who delivers.
-        failed_start: Why no instance of a function starts.
+        supervisor: The partition supervisor.
+        failed_start: Returns why no instance of a function starts.
     """
 
     def __init__(self, supervisor: PartitionSupervisor, failed_start: FailedStarts) -> None:
@@ -22,12 +22,12 @@ class DeliveryStates:
         self._failed_start = failed_start
 
     def stuck(self, function: str) -> FailedStart | None:
-        """Why events of the function wait for an instance that does not start; None where one runs."""
+        """Return why events of the function wait for an instance that does not start; None if one runs."""
         found = self._failed_start(function)
         return None if found is None or found.running else found
 
     def of(self, function: str, stream: str, partition: int) -> str:
-        """Such as `running`, `paused`, `halted: why`, `not starting: why`."""
+        """Return a state such as `running`, `paused`, `halted: why`, `not starting: why`."""
         state = self.supervisor.state_of(function, stream, partition)
         if state in _AT_WORK and (found := self.stuck(function)) is not None:
             return f"{NOT_STARTING}: {found.cause}"

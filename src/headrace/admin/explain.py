@@ -1,4 +1,4 @@
-"""Where is this event, and what does it wait for? One row per function that reads its stream."""
+"""Explanation of an event's state: one row per function that reads its stream."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from headrace.storage.log.base import Broker
 
 
 class Whereabouts(msgspec.Struct, frozen=True):
-    """What one function has made of the event.
+    """State of the event in one function.
 
     Attributes:
         status: `committed`, `in flight`, `retrying`, `waiting`, `parked`, `dead` or `stopped`.
-        blocked_by: What it waits for, in words; "" where nothing holds it.
+        blocked_by: What it waits for, in words; "" if nothing delays it.
         attempts: Attempts spent on it.
-        next_attempt: When it is tried again, µs since the epoch; 0 where that is not set.
+        next_attempt: The time of its next attempt, µs since the epoch; 0 if it is not set.
         policy: The retry and failure policy, in words.
     """
 
@@ -45,7 +45,7 @@ class Whereabouts(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """The event, and its whereabouts function by function."""
+    """The event, and its state in each function."""
 
     stream: str
     partition: int
@@ -68,7 +68,7 @@ class Explainer:
         self._supervisor = states.supervisor
 
     async def explain(self, stream: str, partition: int, offset: int) -> Explanation:
-        """Where the event at this position is.
+        """Return the state of the event at this position.
 
         Raises:
             Unknown: The log holds no such event (any more, or yet).
@@ -110,8 +110,11 @@ class Explainer:
         trouble = decode_trouble(await self._storage.get(Space.TROUBLE, at))
         changes = spec.change_streams.get(stream)
         if changes is not None and changes.keys:
+            # Delivery gives row changes the key of their row, and parks them under it.
             event = keyed(chunk, changes.keys).events()[0]
         lane = lane_of(event, offset)
+        # Dead and parked events count as finished in the position, so their rows are looked at
+        # first.
         if row_dead := await self._storage.get(
             Space.DEAD, pack(function, stream, partition, offset)
         ):
@@ -147,6 +150,8 @@ class Explainer:
                 return Whereabouts(function, "waiting", blocked, 0, due, cause, policy)
         worker = self._supervisor.worker(function, stream, partition)
         here = Position(stream, partition, offset)
+        # Last, as memory changes while the store is read: a committed event must not be shown as
+        # in flight.
         if worker is not None and any(here in positions(unit.chunks) for unit in worker.in_flight):
             return Whereabouts(function, "in flight", "", 0, 0, "", policy)
         blocked = "" if state == "running" else state
@@ -154,6 +159,6 @@ class Explainer:
 
 
 def _given_up(row: bytes) -> tuple[int, str]:
-    """After how many attempts, and why."""
+    """Return the attempts and the cause of a dead or parked row."""
     waits = decode_waiting(row)
     return waits.attempts, f"{waits.cause.kind}: {waits.cause.message}"

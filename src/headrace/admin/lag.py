@@ -1,4 +1,4 @@
-"""How far behind each function is: positions against the log's ends."""
+"""Lag of each function: its positions against the ends of the log."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ class LagReport:
         self._clock = clock
 
     async def rows(self, function: str | None = None) -> list[LagRow]:
-        """One row per function, stream and partition.
+        """Return one row per function, stream and partition.
 
         Raises:
             Unknown: There is no such function.
         """
         names = [function] if function is not None else sorted(self._supervisor.functions)
         rows: list[LagRow] = []
-        # A node may have thousands of them, and a console asks again and again.
+        # A node may have thousands of partitions, and a console refreshes this every few seconds.
         slices = Slices(self._clock)
         for name in names:
             if function is None and name not in self._supervisor.functions:
@@ -79,6 +79,7 @@ class LagReport:
         lag = progress.unfinished(extent.low, extent.high)
         worker = self._supervisor.worker(function, stream, partition)
         running = sum(unit.size for unit in worker.in_flight) if worker is not None else 0
+        # A read of the log, so only where there is lag.
         age = await self._age(stream, partition, progress.watermark) if lag else 0.0
         return LagRow(
             function,

@@ -1,8 +1,8 @@
-"""What a trigger that was moved or taken away has left behind: events that nobody will be handed.
+"""Orphaned events: those of a trigger that was moved or removed, which no function will receive.
 
-A trigger's stream is named after its function, its kind and its place. In: a deployed app and what
-the store holds. Out: streams of its functions' triggers that none of them reads any more, where
-they hold events that are not finished. Changes nothing.
+A trigger's stream is named after its function, its kind and its index. In: a deployed app and the
+store. Out: streams of its functions' triggers that none of them reads any more, with unfinished
+events. Changes nothing.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class OrphanedEvents(msgspec.Struct, frozen=True):
     """A trigger's stream that nothing reads any more.
 
     Attributes:
-        function: Whose trigger it was.
-        stream: Where its events are kept.
+        function: The function of the former trigger.
+        stream: The trigger's stream.
         events: How many of them are not finished.
     """
 
@@ -45,7 +45,7 @@ class OrphanedEvents(msgspec.Struct, frozen=True):
 
 
 async def leftovers(app: AppSpec, *, storage: Storage, broker: Broker) -> list[OrphanedEvents]:
-    """What the app's functions will not be handed, by stream."""
+    """Return the events that the app's functions will not receive, by stream."""
     read = {
         function.name: {
             name

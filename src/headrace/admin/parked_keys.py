@@ -1,4 +1,4 @@
-"""Parked keys and stopped partitions, as operators see and release them."""
+"""Parked keys and stopped partitions: list, redrive and discard."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from headrace.storage.kv.keys import after, pack
 
 PAGE = 500
 MAX_KEYS, MAX_COUNTED = 10_000, 10_000
-"""Of one partition, and of one key."""
+"""Maximum keys of one partition, and counted events of one key."""
 COUNT_PAGE = 50
-"""Parked events that are read in one step: each row holds its event whole."""
+"""Parked events that are read in one step: each row holds its whole event."""
 
 
 class ParkedKeys:
-    """Lists what waits; redrives it in order, or discards it by name."""
+    """Lists parked keys; redrives them in order, or discards them."""
 
     def __init__(self, storage: Storage, supervisor: PartitionSupervisor, clock: Clock) -> None:
         self._storage = storage
@@ -43,10 +43,10 @@ class ParkedKeys:
     async def keys(
         self, function: str | None = None, *, most: int | None = None
     ) -> list[ParkedKey]:
-        """Every parked key and stopped partition, of one function or of all; with `most` about so many."""
+        """Return every parked key and stopped partition, of one function or of all; at most `most`."""
         found: list[ParkedKey] = []
         names = [function] if function is not None else sorted(self._supervisor.functions)
-        # A node may have thousands of partitions, and a console asks again and again.
+        # A node may have thousands of partitions, and a console refreshes this every few seconds.
         slices = Slices(self._clock)
         for name in names:
             if function is None and name not in self._supervisor.functions:
@@ -60,7 +60,7 @@ class ParkedKeys:
         return found
 
     async def redrive(self, function: str, key: str | None = None) -> int:
-        """Run what waits again, in order: one key's events, or (None) everything of the function.
+        """Run waiting events again, in order: those of one key, or (None) all of the function.
 
         Returns:
             How many keys and partitions were released.
@@ -75,6 +75,7 @@ class ParkedKeys:
                 if parked.status == "partition":
                     at = position_key(function, parked.stream, parked.partition)
                     trouble = decode_trouble(await self._storage.get(Space.TROUBLE, at))
+                    # The rows stay, with no attempts spent: deleting them would forget the cause.
                     calm = tuple(msgspec.structs.replace(one, attempts=0, due=0) for one in trouble)
                     put = Put(Space.TROUBLE, at, encode_trouble(calm))
                 else:
@@ -85,7 +86,7 @@ class ParkedKeys:
         return len(chosen)
 
     async def discard(self, function: str, key: str | None = None) -> int:
-        """Delete for good what waits: one key's events, or (None) everything of the function.
+        """Delete waiting events permanently: those of one key, or (None) all of the function.
 
         Raises:
             Unknown: Nothing waits under this key.
@@ -146,17 +147,18 @@ class ParkedKeys:
         return found
 
     async def _first(self, packed: bytes, slices: Slices) -> tuple[DeadEvent | None, int]:
-        """The event that a key is parked for, and how many wait; counted up to 10,000."""
+        """Return the event for which a key is parked, and how many wait; counted up to 10,000."""
         count = 0
-        found = begun = None
+        found = first = None
         pages = scan_pages(
             self._storage, Space.PARKED, packed, parked_end(packed), limit=COUNT_PAGE
         )
         async for rows in pages:
             for _, value in rows if found is None else ():
-                # After a reset, events that come again before the one that failed lie in front of it.
+                # After a reset, earlier events that are delivered again lie in front of the failed
+                # one.
                 waiting = decode_waiting(value)
-                begun = begun or waiting
+                first = first or waiting
                 if waiting.cause.kind != BEHIND:
                     found = waiting
                     break
@@ -164,7 +166,7 @@ class ParkedKeys:
             if count >= MAX_COUNTED:
                 break
             await slices.step()
-        return found or begun, count
+        return found or first, count
 
     async def _stopped(self, function: str, stream: str, partition: int) -> list[ParkedKey]:
         row = await self._storage.get(Space.TROUBLE, position_key(function, stream, partition))
@@ -184,32 +186,31 @@ class ParkedKeys:
         ]
 
     async def _forget(self, commit: Commit, parked: ParkedKey) -> None:
-        """Delete a parked key with all that waits behind it."""
+        """Delete a parked key with all events behind it."""
         key = self._key(parked)
         while rows := await self._storage.scan(Space.PARKED, key, parked_end(key), limit=PAGE):
             deletes = tuple(
                 Delete(Space.PARKED, waiting_row_key(decode_waiting(v))) for _, v in rows
             )
             await commit(Change(deletes=deletes))
+        # The key last: if this is interrupted, it is still listed and can be discarded again.
         await commit(Change(deletes=(Delete(Space.PARKED_KEYS, key),)))
 
     async def _skip(self, commit: Commit, parked: ParkedKey) -> None:
         """Move a stopped partition past the events that stop it."""
         at = position_key(parked.function, parked.stream, parked.partition)
-        row, standing = await stored(
-            self._storage, parked.function, parked.stream, parked.partition
-        )
-        mark = Watermark(standing.progress)
-        for one in standing.trouble:
+        row, found = await stored(self._storage, parked.function, parked.stream, parked.partition)
+        mark = Watermark(found.progress)
+        for one in found.trouble:
             if one.due >= FOREVER:
                 for offset in range(one.low, one.high):
                     mark.finish(offset)
-        left = tuple(one for one in standing.trouble if one.due < FOREVER)
+        left = tuple(one for one in found.trouble if one.due < FOREVER)
         await commit(
             Change(
                 checks=(Check(Space.POSITIONS, at, row, fence=True),),
                 puts=(
-                    Put(Space.POSITIONS, at, encode_position(standing.epoch, mark.progress())),
+                    Put(Space.POSITIONS, at, encode_position(found.epoch, mark.progress())),
                     Put(Space.TROUBLE, at, encode_trouble(left)),
                 ),
             )
@@ -217,8 +218,9 @@ class ParkedKeys:
 
 
 def _once(chosen: list[ParkedKey]) -> list[ParkedKey]:
-    """Each key, and each stopped partition once, however many of its events stop it.
+    """Return each key, and each stopped partition, once, even if several of its events stop it.
 
-    One visit lets a partition go on; at the next it might have stopped anew, for what nobody saw.
+    The first request releases the partition. A second one might find it stopped by another event,
+    which the operator has not seen.
     """
     return list({(one.stream, one.partition, one.lane): one for one in chosen}.values())

@@ -1,8 +1,8 @@
-"""The operator's view of queues: what is in them, a look without taking, emptying, redriving.
+"""Queues for operators: counts, peek, purge and redrive.
 
-A queue is a stream; whoever reads it (each function, and the programs outside together) gets every
-message and is counted by itself. What a reader has not finished is *in flight* or *waiting*; what may
-not be received yet is *delayed*, for all readers alike.
+A queue is a stream; each reader (a function, or the programs outside together) gets every message
+and is counted separately. An unfinished message of a reader is *in flight* or *waiting*; a message
+that may not be received yet is *delayed*, for all readers.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from headrace.storage.log.queue_leases import Leases
 from headrace.topology.external_consumers import consumer_name
 
 MAX_DELAYED: Final = 10_000
-"""Delayed messages are counted up to here, of all queues together."""
+"""The maximum count of delayed messages, of all queues together."""
 MAX_COUNTED: Final = 1_000
-"""Dead and parked messages are counted up to here, since their rows hold them whole."""
+"""The maximum count of dead and parked messages, since their rows hold whole messages."""
 COUNT_PAGE: Final = 50
 PAGE: Final = 500
 MAX_LOOKED: Final = 10_000
-"""Events that a peek looks at, finished ones among them."""
+"""Events that a peek reads at most, including finished ones."""
 
 
 class ReaderRow(msgspec.Struct, frozen=True):
@@ -45,10 +45,10 @@ class ReaderRow(msgspec.Struct, frozen=True):
 
     Attributes:
         group: A function, or the programs outside.
-        outside: Whether it is those.
+        outside: Whether it is the programs outside.
         waiting: Messages it may receive now, or that wait for their next attempt.
-        in_flight: Messages that are with it.
-        dead: Messages it gave up; counted up to 1,000.
+        in_flight: Messages that it is processing.
+        dead: Messages that it gave up; counted up to 1,000.
         parked: Messages that wait behind a failure, or are being redriven; counted up to 1,000.
         oldest_age: Seconds since the oldest unfinished one was appended.
         state: As `LagRow`, of the first partition that is not running.
@@ -70,10 +70,10 @@ class QueueRow(msgspec.Struct, frozen=True):
     Attributes:
         queue: The stream's name.
         owner: Its app.
-        settings: What makes it a queue.
-        partitions: How many it has.
+        settings: Its queue settings.
+        partitions: Its number of partitions.
         delayed: Messages that may not be received yet; counted up to 10,000 of all queues.
-        readers: Who gets its messages.
+        readers: Its readers.
     """
 
     queue: str
@@ -85,14 +85,14 @@ class QueueRow(msgspec.Struct, frozen=True):
 
 
 class QueuedMessage(msgspec.Struct, frozen=True):
-    """A message as it lies in its queue.
+    """A message in its queue.
 
     Attributes:
-        position: Where; "" for one that is delayed.
+        position: Its position; "" if it is delayed.
         state: `waiting`, `in flight` or `delayed`.
-        receives: How often it was given to programs outside; 0 for functions.
-        until: When it is given out again, or may be received, in microseconds; 0 for now.
-        appended: When it came, in microseconds; 0 for one that is delayed.
+        receives: How often programs outside have received it; 0 for functions.
+        until: When it may be received (again), in microseconds; 0 for now.
+        appended: When it was appended, in microseconds; 0 if it is delayed.
     """
 
     position: str
@@ -104,7 +104,7 @@ class QueuedMessage(msgspec.Struct, frozen=True):
 
 
 class Purged(msgspec.Struct, frozen=True):
-    """How many messages a purge let count as done: those that were delayed, and for each reader."""
+    """How many messages a purge marked as done: delayed ones, and those of each reader."""
 
     queue: str
     delayed: int
@@ -112,7 +112,7 @@ class Purged(msgspec.Struct, frozen=True):
 
 
 class Queues:
-    """Used by the HTTP server."""
+    """Reads and changes queues. Used by the HTTP server."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Queues:
         self._leases = Leases(storage)
 
     async def rows(self) -> list[QueueRow]:
-        """Every queue of the deployed apps."""
+        """Return every queue of the deployed apps."""
         delayed = await self._delayed()
         specs = [
             stream
@@ -148,7 +148,7 @@ class Queues:
         ]
 
     async def row(self, name: str) -> QueueRow:
-        """One queue.
+        """Return one queue.
 
         Raises:
             Unknown: There is no such queue.
@@ -157,7 +157,7 @@ class Queues:
         return await self._row(spec, (await self._delayed())[name])
 
     def spec(self, name: str) -> StreamSpec:
-        """The queue's description.
+        """Return the queue's description.
 
         Raises:
             Unknown: There is no such stream, or it is not a queue.
@@ -170,17 +170,17 @@ class Queues:
         return spec
 
     def readers(self, name: str) -> list[str]:
-        """The groups that read the queue."""
+        """Return the groups that read the queue."""
         return self._supervisor.readers(name)
 
     async def peek(
         self, name: str, group: str | None = None, *, limit: int = 10
     ) -> list[QueuedMessage]:
-        """The first messages a reader has not finished, then those that are delayed; none is taken.
+        """Return the first unfinished messages of a reader, then delayed ones, without receiving them.
 
         Raises:
-            Unknown: There is no such queue, or nobody of that name reads it.
-            Misuse: Several read it and none was named.
+            Unknown: There is no such queue, or no reader of that name.
+            Misuse: It has several readers and none was named.
         """
         spec = self.spec(name)
         group = self._chosen(name, group)
@@ -198,11 +198,13 @@ class Queues:
         return found[:limit]
 
     async def purge(self, name: str) -> Purged:
-        """Let every message count as done, for every reader; how many there were.
+        """Mark every message as done, for every reader; return how many there were.
 
-        Dead and parked messages stay: they are discarded by name. What comes meanwhile may stay too.
+        Dead and parked messages stay: they are discarded by name. Messages that arrive meanwhile
+        may stay too.
         """
         spec = self.spec(name)
+        # Delayed ones first: one that becomes due during the purge is then in neither part.
         delayed = await self._supervisor.delays.forget(name)
         readers = {
             group: sum(
@@ -216,7 +218,7 @@ class Queues:
         return Purged(name, delayed, readers)
 
     async def redrive(self, name: str) -> int:
-        """Give every dead message of the queue to its reader again."""
+        """Deliver every dead message of the queue to its reader again."""
         self.spec(name)
         count = 0
         for group in self.readers(name):
@@ -247,7 +249,7 @@ class Queues:
         rows = [row for row in await self._lag.rows(group) if row.stream == spec.name]
         outside = group == consumer_name(spec.owner, spec.name)
         unfinished = sum(row.lag for row in rows)
-        # What is offered to programs outside is a run for us, and still waits for them.
+        # A message that is offered to programs outside is a run here, but still waits for them.
         in_flight = (
             self._supervisor.queues.counts(group)[1]
             if outside

@@ -1,7 +1,7 @@
-"""Schedules as operators see them: when each fires next, and firing one by hand.
+"""Schedules for operators: when each fires next, and firing one by hand.
 
-In: the deployed functions and what their sources remembered. Out: rows to look at, and an event on
-the schedule's own stream; firing by hand moves nothing in the timetable.
+In: the deployed functions and the checkpoints of their sources. Out: rows, and an event on the schedule's stream. Firing by
+hand does not change the timetable.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class ScheduleRow(msgspec.Struct, frozen=True):
     """One schedule of one function.
 
     Attributes:
-        function: The function it sets off.
-        number: Which of the function's schedules, from 0.
+        function: The function that it triggers.
+        number: Its index among the function's schedules, from 0.
         kind: `cron`, `every` or `at`.
-        schedule: As its author wrote it.
-        misfire: What becomes of missed times.
-        next: When it fires next (µs since the epoch); None where it never will again.
-        fired: The time it last fired for; None where it has not yet.
-        tz: The zone it is read in.
+        schedule: The schedule as its author wrote it.
+        misfire: The policy for missed times.
+        next: When it fires next (µs since the epoch); None if it does not fire again.
+        fired: The time for which it last fired; None if it has not fired yet.
+        tz: Its time zone.
     """
 
     function: str
@@ -46,7 +46,7 @@ class ScheduleRow(msgspec.Struct, frozen=True):
 
 
 class Schedules:
-    """Lists and fires. One per node."""
+    """Lists and fires schedules. One per node."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Schedules:
         self._entropy = entropy
 
     async def rows(self, function: str | None = None) -> list[ScheduleRow]:
-        """Every schedule, or those of one function.
+        """Return every schedule, or those of one function.
 
         Raises:
             Unknown: There is no such function.
@@ -77,7 +77,7 @@ class Schedules:
         return rows
 
     async def fire(self, function: str, number: int = 0) -> str:
-        """Let a schedule's event happen now, beside its timetable; the event's id.
+        """Fire a schedule now, in addition to its timetable; return the event's id.
 
         Raises:
             Unknown: The function does not exist, or has no such schedule.
@@ -87,6 +87,8 @@ class Schedules:
             count = f"has {len(found)} schedules, from 0" if found else "has no schedule"
             raise Unknown(f"`{function}` {count}; there is no number {number}")
         schedule, stream = found[number]
+        # An id of its own kind: the id of a scheduled time would make the timetable's event a
+        # duplicate.
         name = f"{stream}@by-hand-{self._entropy.token(8)}"
         event = event_of(schedule, self._clock.now(), stream, id=name)
         append = Append(stream, 0, 1, encode_events([event]), ids=(name,))

@@ -1,6 +1,7 @@
-"""Every trigger that brings events in by itself, and whether it does: for `lag`, `map`, `doctor`, console.
+"""State of every trigger with a source: for `lag`, `map`, `doctor` and the console.
 
-Reads the partition supervisor's book and, for tables in PostgreSQL, asks their databases; changes nothing.
+Reads the partition supervisor's state and, for tables in PostgreSQL, queries their databases;
+changes nothing.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ from headrace.model.triggers.lag import Lag
 from headrace.model.triggers.tables import SqlTable
 
 FRESH_S: Final = 5.0
-"""What was asked of a database is good for so long."""
-MAX_ASKED: Final = 16
-"""How many databases are asked at a time."""
+"""How long the answer of a database is used."""
+MAX_QUERIES: Final = 16
+"""How many databases are queried at a time."""
 
 
 class SourceRow(msgspec.Struct, frozen=True):
     """One trigger with a source.
 
     Attributes:
-        function: Whom it sets off.
-        place: Which of the function's triggers, from 0.
+        function: The function that it triggers.
+        place: Its index among the function's triggers, from 0.
         trigger: Its kind.
-        stream: Where its events are kept.
-        state: `running`, `failing` (it is begun again) or `halted` (until the next deployment).
-        error: Why, where it is not running.
-        failures: How often in a row.
-        since: When that began, in microseconds since the epoch; 0 where it runs.
-        slot: The replication slot of a table in PostgreSQL; else None.
+        stream: The stream of its events.
+        state: `running`, `failing` (it is restarted) or `halted` (until the next deployment).
+        error: Why it is not running.
+        failures: How often it has failed in a row.
+        since: When the failures started, in microseconds since the epoch; 0 if it runs.
+        slot: The replication slot of a table in PostgreSQL; otherwise None.
     """
 
     function: str
@@ -56,10 +57,10 @@ class SourceRow(msgspec.Struct, frozen=True):
 
 
 class Sources:
-    """Used by the HTTP server.
+    """Reads the state of sources. Used by the HTTP server.
 
     Args:
-        outside: Whether other systems are there; on virtual time they are not.
+        outside: Whether other systems can be queried; on virtual time they cannot.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Sources:
         self._slots: dict[str, tuple[float, Slot | None]] = {}
 
     async def rows(self, function: str | None = None) -> list[SourceRow]:
-        """One row per trigger with a source, of one function or of all.
+        """Return one row per trigger with a source, of one function or of all.
 
         Raises:
             Unknown: There is no such function.
@@ -83,22 +84,23 @@ class Sources:
             async for spec in Slices(self._clock).over(sorted(specs, key=lambda spec: spec.name))
             for place, trigger, stream in sources_of(spec)
         ]
-        gate = asyncio.Semaphore(MAX_ASKED)
+        # A database that is down holds its connection attempt until the timeout.
+        gate = asyncio.Semaphore(MAX_QUERIES)
 
-        async def ask(trigger: SqlTable, stream: str) -> None:
+        async def query(trigger: SqlTable, stream: str) -> None:
             async with gate:
-                await self._ask(trigger, stream)
+                await self._query(trigger, stream)
 
         due = [
             (trigger, stream)
             for _, _, trigger, stream in found
             if isinstance(trigger, SqlTable) and self._is_due(trigger, stream)
         ]
-        await asyncio.gather(*(ask(*each) for each in due))
+        await asyncio.gather(*(query(*each) for each in due))
         return [self._row(*each) async for each in Slices(self._clock).over(found)]
 
-    async def at_hand(self, function: str | None = None) -> list[SourceRow]:
-        """The rows of one function or of all without asking any database; slots as last seen.
+    async def cached_rows(self, function: str | None = None) -> list[SourceRow]:
+        """Return the rows of one function or of all without a query to a database; slots as last seen.
 
         Raises:
             Unknown: There is no such function.
@@ -132,23 +134,23 @@ class Sources:
         )
 
     def _is_due(self, trigger: SqlTable, stream: str) -> bool:
-        """Whether its database is to be asked again."""
+        """Return whether its database must be queried again."""
         asked, _ = self._slots.get(stream, (float("-inf"), None))
         stale = self._clock.monotonic() - asked >= FRESH_S
         return self._outside and trigger.scheme == "postgresql" and stale
 
-    async def _ask(self, trigger: SqlTable, stream: str) -> None:
+    async def _query(self, trigger: SqlTable, stream: str) -> None:
         try:
             from headrace.sources.tables.slot_lag import slot_standing
         except ImportError:
-            # The source itself says what is not installed.
+            # The source reports the missing library itself.
             return
         slot = await slot_standing(trigger, stream, self._clock)
         self._slots[stream] = self._clock.monotonic(), slot
 
 
 def sources_of(spec: FunctionSpec) -> Iterator[tuple[int, Trigger, str]]:
-    """The function's triggers that have a source: which, what, and the stream it feeds."""
+    """Yield the function's triggers with a source: index, trigger, and its stream."""
     for place, trigger in enumerate(spec.triggers):
         if isinstance(trigger, (StreamTrigger, Lag, Http, Webhook, Rule, Ends)):
             continue

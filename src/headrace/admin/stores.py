@@ -1,6 +1,6 @@
-"""The stores of an app, for operators: those that it declares, and those that hold something.
+"""Stores of an app, for operators: those that it declares, and those with rows.
 
-A store that nobody declares any more keeps its rows, and so does that of a function which is gone.
+A store that is not declared any more keeps its rows, and so does that of a removed function.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class StoreRow(msgspec.Struct, frozen=True):
     """A store.
 
     Attributes:
-        store: Its name; of what a function keeps for itself, the function's full name.
+        store: Its name; for the unnamed store of a function, the function's full name.
         type: The type of its values.
-        ttl: Seconds a value is kept after it was written; None means until it is replaced.
+        ttl: Seconds that a value is kept after it was written; None: until it is replaced.
         is_used: Whether the app declares it, or has such a function.
-        is_empty: Whether it holds nothing.
+        is_empty: Whether it has no rows.
     """
 
     store: str
@@ -32,7 +32,7 @@ class StoreRow(msgspec.Struct, frozen=True):
 
 
 async def stores_of(storage: Storage, app: str, spec: AppSpec | None) -> list[StoreRow]:
-    """The stores of an app by name; `spec` is the app, where it is deployed."""
+    """Return the stores of an app by name; `spec` is the app, if it is deployed."""
     held = await _with_rows(storage, app)
     declared = {} if spec is None else {each.name: each for each in spec.stores}
     functions = set() if spec is None else {each.name for each in spec.functions}
@@ -52,12 +52,13 @@ async def stores_of(storage: Storage, app: str, spec: AppSpec | None) -> list[St
 
 
 async def _with_rows(storage: Storage, app: str) -> set[str]:
-    """The names of the stores that hold something: one row of each is looked at."""
+    """Return the names of the stores with rows, reading one row of each."""
     found: set[str] = set()
     prefix = pack(app)
     low, high = prefix, after(prefix)
     while page := await storage.scan(Space.STATE, low, high, limit=1):
         store, _, _ = page[0][0][len(prefix) :].partition(b"\x00")
         found.add(store.decode())
+        # Jump over the rest of the store's rows, which may be millions.
         low = after(prefix + store + b"\x00") or b""
     return found

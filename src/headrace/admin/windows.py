@@ -1,8 +1,7 @@
-"""Open windows closed by hand: what `headrace window flush` asks for.
+"""Closing of open windows by hand, for `headrace window flush`.
 
-In: a window function, perhaps one partition or key. Out: a request on the function's stream of closed
-windows, which the function carries out as it tells of windows: nothing is closed here. What closed is read
-from the same stream.
+In: a window function, optionally one partition or key. Out: a request on the function's stream of closed windows, which the
+function executes like any closing: nothing is closed here. The closed windows are read from the same stream.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from headrace.model.triggers.base import StreamTrigger
 from headrace.model.windows import FLUSH_HEADER, CloseRequest
 from headrace.storage.log.base import Broker
 
-MAX_TOLD: Final = 1_000
-"""Windows that an answer names; all are counted."""
-PATIENCE_S: Final = 20.0
+MAX_LISTED: Final = 1_000
+"""Windows that an answer lists; all are counted."""
+FLUSH_TIMEOUT_S: Final = 20.0
 LOOK_S: Final = 0.05
 PAGE_EVENTS, PAGE_BYTES = 500, 4 << 20
 
@@ -37,9 +36,9 @@ class FlushedWindow(msgspec.Struct, frozen=True):
     """A window that was closed by hand.
 
     Attributes:
-        key: Whose events it holds.
-        start: The first moment in it.
-        end: The first moment after it.
+        key: The key of its events.
+        start: Its start, inclusive.
+        end: Its end, exclusive.
     """
 
     key: str | None
@@ -48,13 +47,13 @@ class FlushedWindow(msgspec.Struct, frozen=True):
 
 
 class Flushed(msgspec.Struct, frozen=True):
-    """What came of a request.
+    """Result of a request.
 
     Attributes:
         closed: How many windows it closed, so far.
         windows: The first 1,000 of them.
-        waiting: Partitions of the stream in which it is not carried out yet; it will be.
-        state: What the first of these waits for, in words; "" where there is none.
+        waiting: Partitions of the stream in which it is not executed yet; it will be.
+        state: What the first of these waits for, in words; "" if there is none.
     """
 
     function: str
@@ -89,12 +88,12 @@ class OpenWindows:
         partition: int | None = None,
         key: str | msgspec.UnsetType | None = msgspec.UNSET,
     ) -> Flushed:
-        """Close the open windows of a function now, and return when that is done, or after 20 s.
+        """Close the open windows of a function now; return when that is done, or after 20 s.
 
         Args:
             function: Its name.
-            partition: Of the stream it reads; None: all of them.
-            key: Whose windows, None: those without a key; not given: all windows, and the watermarks
+            partition: A partition of the stream that it reads; None for all.
+            key: The key of the windows, None for those without a key; not given: all windows, and the watermarks
                 move to their ends.
 
         Raises:
@@ -110,6 +109,7 @@ class OpenWindows:
         name = self._entropy.token(16)
         keys = None if key is msgspec.UNSET else [key]
         count = self._broker.stream(ends).partitions
+        # Before the request: the closed windows are appended after these offsets.
         begin = [(await self._broker.extent(ends, number)).high for number in range(count)]
         now = self._clock.now()
         appends = [
@@ -123,7 +123,7 @@ class OpenWindows:
         closed = 0
         async for window in self._closed_by(name, ends, begin):
             closed += 1
-            if len(windows) < MAX_TOLD:
+            if len(windows) < MAX_LISTED:
                 windows.append(window)
         state = ""
         if waiting:
@@ -131,8 +131,8 @@ class OpenWindows:
         return Flushed(function, closed, windows, waiting, state)
 
     async def _carried_out(self, function: str, places: dict[int, Position]) -> list[int]:
-        """Wait until the function is done with its requests; the partitions where it is not."""
-        until = self._clock.monotonic() + PATIENCE_S
+        """Wait until the function has executed its requests; return the partitions where it has not."""
+        until = self._clock.monotonic() + FLUSH_TIMEOUT_S
         waiting = sorted(places)
         while True:
             waiting = [each for each in waiting if not await self._is_done(function, places[each])]
@@ -149,7 +149,7 @@ class OpenWindows:
     async def _closed_by(
         self, name: str, ends: str, begin: list[int]
     ) -> AsyncIterator[FlushedWindow]:
-        """The windows that the request of this name closed, by partition of their stream."""
+        """Yield the windows that the request of this name closed, by partition of their stream."""
         slices = Slices(self._clock)
         for partition, at in enumerate(begin):
             while chunks := await self._broker.fetch(
@@ -162,7 +162,7 @@ class OpenWindows:
                 at = chunks[-1].end
 
     def _of(self, function: str) -> tuple[str, list[tuple[str, int]]]:
-        """The stream of a function's closed windows, and the partitions whose events they hold."""
+        """Return the stream of a function's closed windows, and the partitions of its input."""
         spec = self._supervisor.known(function)
         if spec.ends is None:
             raise Misuse(f"`{function}` has no windows; name a function of `@app.window`")

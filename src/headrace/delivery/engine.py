@@ -1,7 +1,7 @@
 """The parts of a node that all delivery needs, as one value: storage, log, clock, randomness and tasks.
 
-Created once, by the assembly of a node (`node/assembly`, or a host of the simulation). It is passed instead of its
-parts; code that needs one part takes only that part.
+Created once, by the assembly of a node (`node/assembly`, or a host of the simulation). It is passed
+instead of its parts; code that needs one part takes only that part.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ def host_services(
 ) -> HostServices:
     """Return the questions that a node answers.
 
-    An app's name and a run's token come from the host, never from the child: `consumer_runs` and `answers` know what the run
-    with that token may do.
+    An app's name and a run's token come from the host, never from the child: `consumer_runs` and
+    `answers` know what the run with that token may do.
     """
     state = StateReader(storage, clock)
     blot = secrets.blots.blot

@@ -43,6 +43,7 @@ class ObservedOutputs:
 
     async def keep(self) -> None:
         """Write new outputs; those that could not be written are tried again at the next call."""
+        # Taken first: outputs that are noted during the write belong to the next call.
         new, self._runs.new_outputs = self._runs.new_outputs, []
         if not new:
             return

@@ -1,8 +1,8 @@
 """Parked keys: a failing key waits, with its later events in order behind it; other keys continue.
 
-Rows of the store: one per parked event (`parked`, ordered by offset within its key) and one per parked key
-(`parked_keys`: waiting, or draining while it is redriven). Only the partition's worker writes them, so that no event can
-pass a parked one: operators send requests to the worker.
+Rows of the store: one per parked event (`parked`, ordered by offset within its key) and one per
+parked key (`parked_keys`: waiting, or draining while it is redriven). Only the partition's worker
+writes them, so that no event can pass a parked one: operators send requests to the worker.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def parked_key_key(function: str, stream: str, partition: int, lane: bytes) -> b
 def parked_end(key: bytes) -> bytes:
     """Return the end of the event rows of a parked key; `key` is its own row's key.
 
-    Not every row with this prefix belongs to it: a longer key may continue with a NUL, which is written 00 FF. An offset
-    never starts with FF.
+    Not every row with this prefix belongs to it: a longer key may continue with a NUL, which is
+    written 00 FF. An offset never starts with FF.
     """
     return key + b"\xff"
 
@@ -89,6 +89,7 @@ async def parked_offsets(storage: Storage, function: str, stream: str, partition
     """Return the offsets of all parked events of a partition, also those being redriven."""
     prefix = pack(function, stream, partition)
     found: set[int] = set()
+    # The offset is the last part of the key, so the rows need not be decoded.
     async for page in scan_pages(storage, Space.PARKED, prefix, after(prefix), limit=PAGE):
         found.update(int.from_bytes(key[-8:], "big") for key, _ in page)
     return found

@@ -1,7 +1,8 @@
 """Positions of functions in partitions, and their ownership.
 
-A row of the store per (function, stream, partition): the owner's epoch, the watermark and the sparse set. A claim raises
-the epoch, which fences the former owner (a commit checks the row that it last saw, byte for byte).
+A row of the store per (function, stream, partition): the owner's epoch, the watermark and the
+sparse set. A claim raises the epoch, which fences the former owner (a commit checks the row that it
+last saw, byte for byte).
 """
 
 from __future__ import annotations
@@ -112,6 +113,7 @@ def decode_position(row: bytes) -> PositionRow:
         found = _row_decoder.decode(row)
     except msgspec.DecodeError as error:
         raise Corrupt(f"a position row is unreadable: {error}") from error
+    # Runs rather than offsets: a slow event may have thousands of finished ones above it.
     pairs = zip(found.runs[::2], found.runs[1::2], strict=True)
     sparse = tuple(offset for low, high in pairs for offset in range(low, high))
     return PositionRow(found.epoch, Progress(found.watermark, sparse))
@@ -190,6 +192,7 @@ async def claim(
                     puts=(Put(Space.POSITIONS, key, row),),
                 )
             )
+        # Another node has claimed the partition meanwhile: read its row and raise that epoch.
         except Conflict:
             continue
         hit("claim:after-write")

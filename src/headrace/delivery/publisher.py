@@ -1,7 +1,7 @@
 """Publisher: checks events, chooses their partitions, and makes them durable together.
 
-Oversize and malformed events are refused here, before anything is stored; accepted events are acknowledged only after the
-fsync.
+Oversize and malformed events are refused here, before anything is stored; accepted events are
+acknowledged only after the fsync.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class PublishReceipt:
     def positions(self) -> list[Position | None]:
         """Return one position for each event, in order; None for a duplicate, and for a message that is due later.
 
-        Also None if the log has its own storage, where accepted events arrive later. Of a chunk with duplicates only the position
-        of the first new event is known.
+        Also None if the log has its own storage, where accepted events arrive later. Of a chunk
+        with duplicates only the position of the first new event is known.
         """
         places: list[Position | None] = [None] * sum(map(len, self._order))
         if self.duplicates:
@@ -130,6 +130,7 @@ class Publisher:
             raise TooLarge(
                 f"{len(events)} events in one publish; send at most {MAX_BATCH} at a time"
             )
+        # Two passes, as the first one is cheap and nearly always finds nothing.
         for index in _suspects(spec, events):
             _check(spec, index, events[index])
         return self._spread(spec, events, hops, origin)
@@ -182,6 +183,7 @@ class Publisher:
                     f"send at most {MAX_BATCH_BYTES} bytes at a time"
                 )
             ids = [event.id or "" for event in chosen]
+            # Without ids the log need not look for duplicates.
             known = tuple(ids) if any(ids) else None
             appends.append(Append(spec.name, number, len(chosen), body, hops, origin, known))
         return appends, list(groups.values())

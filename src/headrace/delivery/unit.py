@@ -1,7 +1,7 @@
 """Unit of work: events to run together, and the attempts that they have spent.
 
-Pure values, and functions that cut them. A unit keeps its events' order and positions; a cut does not copy or encode
-events.
+Pure values, and functions that cut them. A unit keeps its events' order and positions; a cut does
+not copy or encode events.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ MAX_NAMES: Final = 20
 
 def unknown_function(name: str, known: Iterable[str]) -> Unknown:
     """Return the error for a function called `name`, which is none of `known`."""
+    # Functions of the platform's own apps start with an underscore, and cannot be meant.
     names = sorted(each for each in known if each[:1] != "_")
     short = [each for each in names if each.endswith(f".{name}")][:MAX_NAMES]
     if short:

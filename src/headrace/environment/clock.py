@@ -1,6 +1,7 @@
-"""Time comes in here. On virtual time the event loop itself jumps, so every wait is the loop's.
+"""Clocks: the only source of time.
 
-Waits are relative to the loop's monotonic time; dates come from `now`, the wall clock.
+On virtual time the event loop itself jumps, so every wait is the loop's. Waits are relative to the
+loop's monotonic time; dates come from `now`, the wall clock.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ class Clock(Protocol):
     """The only source of time; passed to every object that needs it."""
 
     def now(self) -> int:
-        """The wall clock, in microseconds since the epoch."""
+        """Return the wall clock, in microseconds since the epoch."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never go backwards; only differences mean anything."""
+        """Return seconds that never go backwards; only differences have a meaning."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -29,7 +30,7 @@ class Clock(Protocol):
         ...
 
     async def timeout(self, awaitable: Awaitable[T], seconds: float | None) -> T:
-        """The awaitable's result.
+        """Return the awaitable's result.
 
         Raises:
             TimeoutError: It took longer than `seconds`; it has been cancelled.
@@ -41,10 +42,10 @@ class SystemClock:
     """The machine's clocks."""
 
     def now(self) -> int:
-        """The wall clock, in microseconds since the epoch."""
+        """Return the wall clock, in microseconds since the epoch."""
         return time.time_ns() // 1_000
 
-    # CLOCK_MONOTONIC, in seconds; asked several times an event, so without a call in between.
+    # CLOCK_MONOTONIC, in seconds; read several times per event, so without a method in between.
     monotonic = staticmethod(time.monotonic)
 
     def pause(self, seconds: float) -> None:
@@ -57,7 +58,7 @@ class SystemClock:
 
     async def timeout(self, awaitable: Awaitable[T], seconds: float | None) -> T:
         """Bound a wait on the running loop."""
-        # Not `wait_for`: before Python 3.12 it loses a cancellation that comes in the turn of the
-        # loop in which the awaited thing ends, and the caller that closes the task waits for ever.
+        # Not `wait_for`: before Python 3.12 it loses a cancellation that arrives in the same
+        # iteration of the loop as the result, and the caller that closes the task waits for ever.
         async with asyncio.timeout(seconds):
             return await awaitable

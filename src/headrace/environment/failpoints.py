@@ -1,7 +1,7 @@
 """Named places at which a test can inject a failure: by killing the process, or by raising.
 
-Disarmed (always, outside tests) a failpoint costs one look at an empty dictionary. Labels stand in
-`LABELS`, so that a campaign can visit every one of them.
+Disarmed (always, outside tests) a failpoint costs one check of an empty dictionary. `LABELS` holds
+all of them, so that a campaign can visit each.
 """
 
 from __future__ import annotations
@@ -44,31 +44,33 @@ _armed: dict[str, Callable[[], None]] = {}
 
 
 def hit(label: str) -> None:
-    """Pass the named place."""
+    """Run the action that is armed at this label, if any."""
     if _armed and (action := _armed.get(label)) is not None:
         action()
 
 
 def arm(label: str, action: Callable[[], None]) -> None:
-    """Run `action` at every pass of `label`."""
+    """Run `action` whenever `label` is hit."""
+    # A misspelt label would never fire, and its test would pass.
     if label not in LABELS:
         raise ValueError(f"no failpoint is called `{label}`")
     _armed[label] = action
 
 
 def disarm() -> None:
-    """Take every failpoint away."""
+    """Remove every action."""
     _armed.clear()
 
 
 def kill_at(label: str, passes: int) -> None:
-    """Kill this process with SIGKILL at the given pass (from 1) of `label`."""
+    """Kill this process with SIGKILL at the given hit (from 1) of `label`."""
     left = passes
 
     def action() -> None:
         nonlocal left
         left -= 1
         if left <= 0:
+            # SIGKILL, not `os._exit`: no thread and no handler runs on, as in a real crash.
             os.kill(os.getpid(), signal.SIGKILL)
 
     arm(label, action)

@@ -1,4 +1,4 @@
-"""Chance comes in here: a seeded generator in tests and simulation, the kernel's in production."""
+"""Randomness: the kernel's in production, a seeded generator in tests and simulation."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Protocol
 
 
 class Entropy(Protocol):
-    """The only source of chance; passed to every object that needs it."""
+    """The only source of randomness; passed to every object that needs it."""
 
     def uniform(self, low: float, high: float) -> float:
-        """A number drawn evenly from `[low, high]`."""
+        """Draw a number from `[low, high]`, uniformly."""
         ...
 
     def integer(self, bits: int, /) -> int:
-        """A number drawn evenly from `[0, 2**bits)`."""
+        """Draw a number from `[0, 2**bits)`, uniformly."""
         ...
 
     def token(self, size: int = 16) -> str:
-        """`2 * size` hexadecimal digits."""
+        """Draw `2 * size` hexadecimal digits."""
         ...
 
 
@@ -27,16 +27,17 @@ class SystemEntropy:
     """The kernel's randomness."""
 
     def __init__(self) -> None:
+        # A generator in the process: a system call for each draw would cost more than the draw.
         self._random = random.Random(secrets.randbits(128))
-        # Drawn several times an event, so without a call in between; not for secrets.
+        # Called several times per event, so without a method in between; not for secrets.
         self.integer = self._random.getrandbits
 
     def uniform(self, low: float, high: float) -> float:
-        """Drawn from a generator seeded by the kernel; not for secrets."""
+        """Draw from a generator that was seeded by the kernel; not for secrets."""
         return self._random.uniform(low, high)
 
     def token(self, size: int = 16) -> str:
-        """Straight from the kernel; fit for secrets."""
+        """Draw from the kernel; suitable for secrets."""
         return secrets.token_hex(size)
 
 
@@ -47,13 +48,13 @@ class SeededEntropy:
         self._random = random.Random(seed)
 
     def uniform(self, low: float, high: float) -> float:
-        """As drawn by the seed."""
+        """Draw from the seeded generator."""
         return self._random.uniform(low, high)
 
     def integer(self, bits: int) -> int:
-        """As drawn by the seed."""
+        """Draw from the seeded generator."""
         return self._random.getrandbits(bits)
 
     def token(self, size: int = 16) -> str:
-        """As drawn by the seed; never for secrets."""
+        """Draw from the seeded generator; never for secrets."""
         return self._random.getrandbits(size * 8).to_bytes(size, "big").hex()

@@ -15,11 +15,11 @@ class Backoff:
     """Owned by the task that restarts the work.
 
     Args:
-        clock: The time; its owner may read it here as well.
-        entropy: Draws every pause from its upper half, so that nodes do not come back in step; None
-            for what concerns this node alone.
+        clock: The clock; the owner may use it as well.
+        entropy: Draws every pause from its upper half, so that nodes do not retry at the same moment; None for work that
+            concerns only this node.
         least: Seconds of the first pause.
-        most: Seconds of the longest; what ran longer than this begins with the first one again.
+        most: Seconds of the longest; work that ran longer than this starts with the first pause again.
     """
 
     def __init__(
@@ -38,11 +38,13 @@ class Backoff:
         self._began = clock.monotonic()
 
     def begin(self) -> None:
-        """It begins now."""
+        """Note the start of the work."""
         self._began = self.clock.monotonic()
 
     async def wait(self) -> None:
-        """It has failed: wait until it may begin again."""
+        """Wait after a failure, until the work may start again."""
+        # By run time, not by success: the work itself may never return, so running long is all
+        # that can be seen.
         if self.clock.monotonic() - self._began > self._most:
             self._pause = self._least
         pause = self._pause

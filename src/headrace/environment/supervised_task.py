@@ -1,6 +1,6 @@
 """A task that is restarted after each failure, with a pause, and that reports its failures.
 
-It is healthy again when its work says that it works, or has run for a while since its last failure.
+It is healthy again when its work calls `recovered`, or has run for a while since its last failure.
 Nothing here survives the process.
 """
 
@@ -26,9 +26,9 @@ class TaskFailure(msgspec.Struct, frozen=True):
     """Failures of a supervised task.
 
     Attributes:
-        error: Why it failed last, whole.
-        failures: How often in a row.
-        since: When the first of them was, in microseconds since the epoch.
+        error: The text of its last failure.
+        failures: How often it has failed in a row.
+        since: When the first of these failures was, in microseconds since the epoch.
         halted: Whether it is not restarted.
     """
 
@@ -39,10 +39,10 @@ class TaskFailure(msgspec.Struct, frozen=True):
 
 
 class Supervised:
-    """Made by `Tasks.supervise`, and owned by that group.
+    """Created by `Tasks.supervise`, and owned by that group.
 
     Attributes:
-        name: What an operator reads where it fails.
+        name: Its name in error reports.
         task: The task, which ends when the work returns, halts or is stopped.
     """
 
@@ -70,7 +70,7 @@ class Supervised:
         self._trouble: TaskFailure | None = None
 
     async def run(self) -> None:
-        """Do the work until it returns, however often it raises.
+        """Run the work until it returns; restart it after each failure.
 
         Raises:
             Exception: One of those that it halts for.
@@ -80,6 +80,8 @@ class Supervised:
             self._started = self._backoff.clock.monotonic()
             try:
                 await self._work()
+            # Errors that a restart cannot fix, such as a wrong setting: retrying would only fill
+            # the log.
             except self._halts as error:
                 self._failed(error, halted=True)
                 raise
@@ -92,11 +94,11 @@ class Supervised:
             await self._backoff.wait()
 
     def recovered(self) -> None:
-        """Its work does what it is for: earlier failures are over, and a later one is the first again."""
+        """Mark the work as healthy: earlier failures are over, and a later one counts as the first."""
         self._trouble = None
 
     async def stop(self) -> None:
-        """Cancel it, and wait until it is over."""
+        """Cancel it, and wait for its end."""
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
         self._trouble = None
@@ -131,6 +133,6 @@ class Supervised:
 
 
 def _text_of(error: BaseException) -> str:
-    """Our own errors speak for themselves; others need their class."""
+    """Return the text of an error; foreign errors are preceded by their class."""
     text = str(error) if isinstance(error, HeadraceError) else f"{type(error).__name__}: {error}"
     return text if len(text) <= MAX_ERROR else f"{text[:MAX_ERROR]}…"

@@ -1,9 +1,9 @@
-"""Every task has an owner and an end. A group owns tasks; when the group closes, they are over.
+"""Groups of tasks: every task has an owner and an end. When the group closes, its tasks have ended.
 
-Unlike `asyncio.TaskGroup`, a group may outlive the scope it was made in and a member's failure is
-handed to the group's `on_failure` instead of cancelling its siblings: one function's bug must not
-take another's partition worker down. A task that must keep running is supervised: it is restarted
-whatever it raises.
+Unlike `asyncio.TaskGroup`, a group may outlive the scope in which it was created, and a member's
+failure is reported to the group's `on_failure` instead of cancelling the others: one function's bug
+must not stop another's partition worker. A task that must keep running is supervised: it is
+restarted after any error.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ AGAIN_S = 0.5
 
 
 class Tasks:
-    """A set of owned tasks. `close` cancels them and waits until they are gone."""
+    """A set of owned tasks. `close` cancels them and waits for their end."""
 
     def __init__(self, on_failure: Callable[[str, BaseException], None]) -> None:
         self._on_failure = on_failure
         self._tasks: set[asyncio.Task[Any]] = set()
         self._supervised: dict[asyncio.Task[Any], Supervised] = {}
-        """Those that run, and those that have halted and were not stopped since."""
-        # Of thousands of members few fail: who looks for failures, in one step, looks at these alone.
+        """Supervised members that run, or have halted and were not stopped since."""
+        # Of thousands of members few fail: `troubles` reads only these, in one step of the loop.
         self._troubled: dict[Supervised, None] = {}
         self._closed = False
 
@@ -41,9 +41,12 @@ class Tasks:
     def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
         """Run `work` as a member."""
         if self._closed:
+            # Otherwise the interpreter warns of a coroutine that was never awaited.
             work.close()
             raise RuntimeError(f"task `{name}` was started in a group that is closed")
         task = asyncio.get_running_loop().create_task(work, name=name)
+        # The loop keeps only a weak reference: a task without an owner may be collected while it
+        # runs.
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -56,13 +59,13 @@ class Tasks:
         backoff: Backoff,
         halts: type[Exception] | tuple[type[Exception], ...] = (),
     ) -> Supervised:
-        """Do `work` as a member until it returns; after any failure again, from its beginning.
+        """Run `work` as a member until it returns; restart it after any failure.
 
         Args:
-            work: Makes the coroutine, once for every beginning.
-            name: What an operator reads where it fails.
-            backoff: How long to pause after a failure; its own.
-            halts: Errors that no repetition mends: it ends with them, and stays known to have.
+            work: Creates the coroutine, once for every start.
+            name: Its name in error reports.
+            backoff: The pauses after failures; used by this task only.
+            halts: Errors that a restart cannot fix: the task ends with them, and stays listed as halted.
         """
         kept = Supervised(
             name,
@@ -80,7 +83,7 @@ class Tasks:
     def troubles(self) -> dict[str, TaskFailure]:
         """Return the failures of supervised members that are not healthy, by name."""
         found = {kept: kept.trouble for kept in self._troubled}
-        # One that fails again is noted again.
+        # A member that fails again is added again.
         self._troubled = {kept: None for kept, trouble in found.items() if trouble is not None}
         return {kept.name: trouble for kept, trouble in found.items() if trouble is not None}
 
@@ -101,10 +104,12 @@ class Tasks:
     async def close(self) -> None:
         """Cancel the members and wait for their end."""
         self._closed = True
+        # `close` may be called by a member, which must not wait for itself.
         members = [task for task in self._tasks if task is not asyncio.current_task()]
         while members:
             for task in members:
                 task.cancel()
-            # Again and again: code below us may swallow a cancellation that crosses its own end.
+            # Repeatedly: a member may swallow a cancellation that arrives while it handles its own
+            # end.
             _, pending = await asyncio.wait(members, timeout=AGAIN_S)
             members = list(pending)

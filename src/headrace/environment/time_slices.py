@@ -11,13 +11,13 @@ from headrace.model.work_steps import Steps
 T = TypeVar("T")
 
 SLICE_S: Final = 0.002
-"""How long one slice takes, and the step beyond it."""
+"""The length of one slice, in seconds; the last step may exceed it."""
 
 
 class Slices:
-    """One for each long work.
+    """Slices of one long computation.
 
-    Other tasks run after its first step already: its owner may have done other long work before.
+    Other tasks run already after its first step: its caller may have worked for long before.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -41,7 +41,7 @@ class Slices:
             await self.step()
 
     async def over(self, rows: Iterable[T]) -> AsyncIterator[T]:
-        """Each of the rows; making one and what is done to it are a step."""
+        """Yield each of the rows; a row and the caller's work on it are one step."""
         for row in rows:
             yield row
             await self.step()

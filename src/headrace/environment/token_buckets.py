@@ -1,7 +1,7 @@
-"""Token buckets by name, bounded in number: how often each of many may do something.
+"""Token buckets by name, bounded in number: rate limits for many clients.
 
-Pure but for what it remembers; the time is given. One that is forgotten begins with a full bucket,
-which costs no more than one burst.
+Pure but for its state; the caller passes the time. A bucket that was evicted starts full again,
+which allows at most one additional burst.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Hashable
 
 
 class TokenBuckets:
-    """Touched by one thread at a time.
+    """Used by one thread at a time.
 
     Args:
-        bound: How many are remembered; then the one that was used longest ago is forgotten.
+        bound: The maximum number of buckets; beyond it the least recently used one is evicted.
     """
 
     def __init__(self, bound: int) -> None:
@@ -25,12 +25,13 @@ class TokenBuckets:
         return len(self._buckets)
 
     def take(self, of: Hashable, *, speed: float, depth: float, now: float) -> float:
-        """Take a token out of a bucket that `speed` tokens a second fill up to `depth`.
+        """Take a token from a bucket that `speed` tokens a second fill up to `depth`.
 
         Returns:
-            0 where there was one, else the seconds until there is.
+            0 if there was one, otherwise the seconds until there is one.
         """
         level, seen = self._buckets.pop(of, (depth, now))
+        # Filled when it is used: a timer per bucket would cost more than this.
         level = min(depth, level + max(now - seen, 0.0) * speed)
         passes = level >= 1.0
         self._buckets[of] = (level - 1.0 if passes else level, now)

@@ -56,8 +56,8 @@ class Submit(Protocol):
     def __call__(self, invocation: Invocation, done: Waiter, after: Run | None = None, /) -> Run:
         """Begin it, now or when its turn comes; `done` is told what came of it.
 
-        What user code did is an outcome, never an exception. A run that is lost through no fault of its
-        own is repeated, a bounded number of times, before anybody hears of it.
+        What user code did is an outcome, never an exception. A run that is lost through no fault of
+        its own is repeated, a bounded number of times, before anybody hears of it.
 
         Args:
             invocation: What to run.

@@ -1,8 +1,8 @@
 """Limits on the number and memory of instances, and the choice of the instance to stop at a limit.
 
-Idle instances are evicted first, those with the lowest value before others. If none is idle, no instance is forked until
-one has ended. If busy instances exceed the memory, the largest is killed. Memory is estimated periodically, by a fast
-measurement. The fleet calls it.
+Idle instances are evicted first, those with the lowest value before others. If none is idle, no
+instance is forked until one has ended. If busy instances exceed the memory, the largest is killed.
+Memory is estimated periodically, by a fast measurement. The fleet calls it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """One version of one app on this node: its zygotes and its pools.
 
-One zygote forks. It is restarted with backoff whenever it dies, and replaced by a new one after a number of forks or a
-time, since all its instances share one hash secret and one address layout. The old zygote stays until its last
-instance has ended; its instances are evicted as they become idle. Owned by the fleet, which calls `maintain`.
+One zygote forks. It is restarted with backoff whenever it dies, and replaced by a new one after a
+number of forks or a time, since all its instances share one hash secret and one address layout. The
+old zygote stays until its last instance has ended; its instances are evicted as they become idle.
+Owned by the fleet, which calls `maintain`.
 """
 
 from __future__ import annotations

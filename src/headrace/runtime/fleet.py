@@ -1,8 +1,8 @@
 """All instances of all apps on this node: deploys versions, runs functions, maintains the pools.
 
-One deployment per version of an app, one pool per function. An app that is deployed again gets its new zygote first
-(`prepare`); only then do invocations switch, while the old version finishes its runs in flight. Periodic work is in
-`housekeeping`.
+One deployment per version of an app, one pool per function. An app that is deployed again gets its
+new zygote first (`prepare`); only then do invocations switch, while the old version finishes its
+runs in flight. Periodic work is in `housekeeping`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Periodic work of a fleet: timeouts, hibernation, eviction, memory, zygotes that hang or grow old.
 
-It checks everything at every tick while a run is active, and otherwise waits until something changes or is due. A new
-run is first checked after a tick, so that a check never delays an answer.
+It checks everything at every tick while a run is active, and otherwise waits until something
+changes or is due. A new run is first checked after a tick, so that a check never delays an answer.
 """
 
 from __future__ import annotations

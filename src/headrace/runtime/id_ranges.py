@@ -1,7 +1,7 @@
 """Range of user ids for the instances of a node that runs as root; no other node of the machine has it.
 
-A range is held by a lock on a file below `/run`. The kernel releases the lock when the node's process ends, however it
-ends.
+A range is held by a lock on a file below `/run`. The kernel releases the lock when the node's
+process ends, however it ends.
 """
 
 from __future__ import annotations

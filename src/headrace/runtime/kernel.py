@@ -1,8 +1,8 @@
 """Linux system calls that the standard library lacks, through ctypes.
 
-A zygote loads this before it forks, so that its children find every function bound. Each call raises `OSError` with the
-kernel's reason. Another system than Linux is refused here, at import: everything that starts processes for functions
-imports this file.
+A zygote loads this before it forks, so that its children find every function bound. Each call
+raises `OSError` with the kernel's reason. Another system than Linux is refused here, at import:
+everything that starts processes for functions imports this file.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def keep_memory_private() -> None:
 def die_with(parent: int) -> None:
     """Set the parent-death signal, between fork and exec.
 
-    It survives the exec, and also kills a process that is stopped before its first line. It fires when the parent's
-    forking thread ends.
+    It survives the exec, and also kills a process that is stopped before its first line. It fires
+    when the parent's forking thread ends.
     """
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # The parent may have died between the fork and the line above: no signal would follow.

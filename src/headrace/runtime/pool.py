@@ -1,10 +1,10 @@
 """Pool of the instances of one function, and the queue of runs that wait for one.
 
-A run goes to the last instance of its affinity key, else to the instance used last, else a hibernating one is resumed,
-else a new one is forked, else the run waits in a bounded queue. While runs are shorter than a fork, a busy instance
-takes several at once. A dead instance is dropped; a run that was lost with it and is not to blame runs again, alone.
-The queue holds runs, not tasks: an instance that becomes free takes the first. The fleet calls `maintain`
-periodically.
+A run goes to the last instance of its affinity key, else to the instance used last, else a
+hibernating one is resumed, else a new one is forked, else the run waits in a bounded queue. While
+runs are shorter than a fork, a busy instance takes several at once. A dead instance is dropped; a
+run that was lost with it and is not to blame runs again, alone. The queue holds runs, not tasks: an
+instance that becomes free takes the first. The fleet calls `maintain` periodically.
 """
 
 from __future__ import annotations

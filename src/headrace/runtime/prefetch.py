@@ -1,8 +1,9 @@
 """Claims of runs that are sent ahead to a busy instance, which starts them after its current run.
 
-Host and instance share a counter, an eventfd. The host adds one for each run sent ahead; the instance subtracts one
-before it starts such a run; the host subtracts one to take the last of them back. The kernel gives each count to one
-side, so a run is either started or taken back, even if one side dies meanwhile.
+Host and instance share a counter, an eventfd. The host adds one for each run sent ahead; the
+instance subtracts one before it starts such a run; the host subtracts one to take the last of them
+back. The kernel gives each count to one side, so a run is either started or taken back, even if one
+side dies meanwhile.
 """
 
 from __future__ import annotations

@@ -99,7 +99,8 @@ def kill_all_of(uid: int) -> None:
 def kill_trees(roots: list[int]) -> None:
     """Kill these children and all their descendants; the caller reaps the roots.
 
-    They are stopped first, generation by generation, until no running one is found: a stopped process cannot fork.
+    They are stopped first, generation by generation, until no running one is found: a stopped
+    process cannot fork.
     """
     held: dict[int, int] = {}
     try:

@@ -1,7 +1,8 @@
 """Spawner of a fleet: starts zygotes and instances, with their folders and ids.
 
-Each zygote gets a folder below the fleet's scratch folder, in which its instances have theirs, and, if the host is
-root, an exclusive block of ids. Later events are reported to the fleet, which decides.
+Each zygote gets a folder below the fleet's scratch folder, in which its instances have theirs, and,
+if the host is root, an exclusive block of ids. Later events are reported to the fleet, which
+decides.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Scopes that requests for the platform's own paths need. Pure.
 
-An author's routes say for themselves who may come in; everything else (publishing, calling,
-reading, operating) is judged here: by the node's `access` setting and by who holds the other end of
-the connection. An address alone proves nothing: the functions of this node have it as well.
+Authors' routes declare their own access; everything else (publishing, calling, reading, operating)
+is decided here, by the node's `access` setting and the process at the other end of the connection.
+A local address alone proves nothing, since the functions of this node have it as well.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from headrace.security.tokens import ADMIN
 Access = Literal["open", "local", "token"]
 READ = "read"
 FOR_OTHERS: Final = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via")
-"""Headers by which a proxy names the clients for which it asks."""
+"""Headers by which a proxy names its clients."""
 NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
 _API: Final = API_PREFIX.split("/")[1:]
 WORK = (["receive"], ["ack"], ["nack"], ["extend"], ["cancel"])
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """Peer of a connection: who holds its other end.
+    """Peer of a connection.
 
     Attributes:
-        address: Its IP address, as the socket says; "" where it has none.
-        neighbour: Whether it is a process of this machine that is known not to be an instance of a
-            function; looked up only where `access` is `local`.
+        address: Its IP address, from the socket; "" if it has none.
+        neighbour: Whether it is a process of this machine that is known not to be an instance of a function; looked up
+            only if `access` is `local`.
     """
 
     address: str
@@ -40,15 +40,16 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 def scope_of(method: str, parts: list[str]) -> str:
-    """The scope a client must prove for a path of the platform; "" where none is needed.
+    """Return the scope that a client must prove for a path of the platform; "" if none is needed.
 
-    `parts` are the path's segments. A request's own address (`/-/v1/requests/{id}`) cannot be guessed,
-    which is all the leave it needs.
+    `parts` are the path's segments. The address of a kept request (`/-/v1/requests/{id}`) cannot be
+    guessed, which is the proof.
     """
+    # Load balancers and orchestrators probe without credentials; the answers hold no data.
     if parts[:1] in (["healthz"], ["readyz"]):
         return ""
     if parts[:2] == ["console", "enter"] and len(parts) == 3:
-        # The code in it is good once, and is the proof.
+        # The code in the path is valid once, and is the proof.
         return ""
     if parts[: len(_API)] != _API:
         return READ if method in {"GET", "HEAD"} else ADMIN
@@ -56,6 +57,7 @@ def scope_of(method: str, parts: list[str]) -> str:
     first = parts[0] if parts else ""
     if first == "requests" and len(parts) == 2 and parts[1]:
         return ""
+    # Also for reading: the list shows names and scopes, which help an attacker.
     if first == "tokens":
         return ADMIN
     if method in {"GET", "HEAD"}:

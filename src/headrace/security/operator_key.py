@@ -1,9 +1,9 @@
-"""The operator of a node, and how a client proves to be him: by the key of the running node.
+"""Proof that a client is the operator of a node: the key of the running node.
 
-A browser is let in by a link that is good once, and known again by a cookie: to look, not to act. The
-key is made at each start and lies in the data folder, readable by the node's user and root
-only; commands on the node's machine find it there. It is good for every path of the platform and for
-none of the authors' routes, so that no function is ever handed it.
+A browser enters by a link that is valid once, and is then recognised by a cookie: for reading, not
+for changes. The key is created at each start and stored in the data folder, readable by the node's
+user and root only; commands on the node's machine read it there. It is valid for every path of the
+platform and for no author's route, so that no function receives it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PREFIX = "hro_"
 
 
 class Operator:
-    """Proof that the operator of one running node can show. Owned by assembly.
+    """Proofs of the operator of one running node. Owned by assembly.
 
     Attributes:
         key: The key, as a bearer token.
@@ -32,17 +32,19 @@ class Operator:
 
     def __init__(self, key: str) -> None:
         self.key = key
+        # Bounded without an expiry: older links and sessions are dropped first, and all of them at
+        # a restart.
         self._codes: deque[str] = deque(maxlen=MAX_LINKS)
         self._sessions: deque[str] = deque(maxlen=MAX_SESSIONS)
 
     def link(self, entropy: Entropy) -> str:
-        """A code that lets one browser in, once; of many unused ones the latest count."""
+        """Create a code that admits one browser, once; only the latest unused codes are valid."""
         code = entropy.token(32)
         self._codes.append(_hash(code))
         return code
 
     def enter(self, code: str, entropy: Entropy) -> str | None:
-        """The session of a browser that brings a code, which is good no more; None for any other."""
+        """Exchange a code for a session, which invalidates the code; return None for an unknown code."""
         try:
             self._codes.remove(_hash(code))
         except ValueError:
@@ -68,31 +70,35 @@ class Operator:
 
 
 def _hash(text: str) -> str:
-    # Compared by their hashes, so that time reveals nothing of the text.
+    # Compared by hash, as the time of comparing the texts would reveal how much of a guess is
+    # right.
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def fresh_key(entropy: Entropy) -> str:
-    """A key that cannot be guessed."""
+    """Return a new key of 256 random bits."""
     return _PREFIX + entropy.token(32)
 
 
 def write_key(data: Path, key: str) -> Path:
-    """Write the key into the data folder, for its owner alone; another node's key there is replaced.
+    """Write the key into the data folder, readable by its owner only; replace an earlier one.
 
     Raises:
         OSError: The folder cannot be written.
     """
     place, whole = data / FILE_NAME, data / f"{FILE_NAME}.new"
     whole.unlink(missing_ok=True)
+    # The mode from the start, not by a later `chmod`; O_EXCL and O_NOFOLLOW, so that a link cannot
+    # redirect the key.
     descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(key)
+    # A rename is atomic: a command never reads half a key.
     return whole.replace(place)
 
 
 def read_key(data: Path) -> str:
-    """The key of the node that owns the data folder; "" where there is none that we may read."""
+    """Return the key of the node that owns the data folder; "" if there is no readable one."""
     try:
         return (data / FILE_NAME).read_text().strip()
     except (OSError, UnicodeDecodeError):

@@ -1,10 +1,10 @@
-"""Secrets by reference: a name in a spec -> the value, read where the operator keeps it.
+"""Secrets by reference: from a name in a spec to the value, read where the operator stores it.
 
-References are `file:/run/secrets/x` or `env:NAME`. A name that is not listed is looked for in the variable
-`HEADRACE_SECRET_<NAME>`, among systemd's credentials, and in the folder of secrets. Files are read
-again when they change, so that a secret can be replaced while the node runs; one that every user may
-read is refused. Values are never logged, shown or put into an error: what was handed out is known
-here, to be blotted out of whatever is said.
+References are `file:/run/secrets/x` or `env:NAME`. A name that is not listed is searched in the
+variable `HEADRACE_SECRET_<NAME>`, among systemd's credentials, and in the folder of secrets. Files
+are read again when they change, so that a secret can be replaced while the node runs; a file that
+every user may read is refused. Values are never logged, shown or put into an error: every returned
+value is recorded here, to be redacted from output.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from headrace.model.webhook_signature import Secret
 MAX_SECRET_BYTES = 65_536
 PREFIX = "HEADRACE_SECRET_"
 OTHERS = 0o007
-"""What the rights of a secret's file must not grant: those of users who have nothing to do with it."""
+"""Mode bits that a secret's file must not have: those of other users."""
 
 
 class Secrets:
     """The node's secrets. Owned by assembly.
 
     Args:
-        references: Where each is kept, by name.
+        references: The reference of each secret, by name.
         environ: The environment.
-        folders: Where files are looked for that bear a secret's name, in this order.
+        folders: Folders that are searched for a file with a secret's name, in this order.
 
     Attributes:
-        blots: Every value that was handed out.
+        blots: Every value that was returned.
     """
 
     def __init__(
@@ -47,15 +47,15 @@ class Secrets:
         self.blots = Redaction()
 
     def follow(self, other: Secrets) -> None:
-        """Look from now on where `other` looks."""
+        """Use the references and folders of `other` from now on."""
         self._references = other._references
         self._folders = other._folders
 
     def value(self, secret: Secret) -> bytes:
-        """The secret's value, without the line's end a file may have.
+        """Return the secret's value, without the line end of a file.
 
         Raises:
-            Misuse: It is kept nowhere, or cannot be read; the message names it, not its value.
+            Misuse: It is not set, or cannot be read; the message holds its name, not its value.
         """
         name = secret.name
         kind, _, place = self._reference(name).partition(":")
@@ -65,11 +65,13 @@ class Secrets:
             found = self._environ.get(place, "").encode() if kind == "env" else b""
             if not found:
                 raise Misuse(self._unset(name))
+        # Recorded before it is returned, so that no error with the value in it can be logged
+        # first.
         self.blots.add(name, found.decode("utf-8", "backslashreplace"))
         return found
 
     def text(self, secret: Secret) -> str:
-        """The same as a text.
+        """Return the value as text.
 
         Raises:
             Misuse: As `value`, or it is not a text.
@@ -82,12 +84,13 @@ class Secrets:
             ) from None
 
     def header(self, secret: Secret) -> str:
-        """The same as the value of an HTTP header.
+        """Return the value for an HTTP header.
 
         Raises:
-            Misuse: As `text`, or no header may hold it.
+            Misuse: As `text`, or a header may not hold it.
         """
         found = self.text(secret)
+        # RFC 9110, 5.5; a line break in the value would start another header.
         if not (found.isascii() and found.isprintable()):
             raise Misuse(
                 f"the secret `{secret.name}` is not plain ASCII text of one line, as headers are"
@@ -95,10 +98,10 @@ class Secrets:
         return found
 
     def missing(self, needed: Mapping[str, Sequence[str]]) -> Iterator[str]:
-        """A sentence for each of these secrets that has no value now.
+        """Yield a sentence for each of these secrets that has no value now.
 
         Args:
-            needed: Who uses it, by its name.
+            needed: The users of each secret, by its name.
         """
         for name, users in needed.items():
             try:
@@ -108,7 +111,7 @@ class Secrets:
                 yield f"{who} cannot run: {error}"
 
     def _reference(self, name: str) -> str:
-        """Place where it is kept."""
+        """Return the reference of a secret."""
         variable = f"env:{PREFIX}{name}"
         if (listed := self._references.get(name)) is not None:
             return listed
@@ -140,6 +143,7 @@ class Secrets:
                     f"the secret `{name}`: every user may read `{path}` (its mode is "
                     f"{seen.st_mode & 0o777:04o}); run `chmod 600 {path}`"
                 )
+            # Size and inode too: a file that is replaced by a rename may keep its time of change.
             stamp = (str(path), seen.st_mtime_ns, seen.st_size, seen.st_ino)
             kept = self._files.get(name)
             if kept is not None and kept[0] == stamp:
@@ -164,5 +168,5 @@ def _is_there(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:
-        # Reading it will show what is wrong with it.
+        # The read reports the error, with its cause.
         return True

@@ -1,4 +1,4 @@
-"""Addresses that cannot be guessed: a text, marked with a key that never leaves the node's store."""
+"""Addresses that cannot be guessed: a text with a signature by a key that never leaves the node's store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DIGITS = 32
 
 
 class AddressSigner:
-    """Marks texts, and knows its own marks again. Owned by assembly."""
+    """Signs texts, and verifies its signatures. Owned by assembly."""
 
     def __init__(self, storage: Storage, entropy: Entropy) -> None:
         self._storage = storage
@@ -23,22 +23,23 @@ class AddressSigner:
         self._key: bytes | None = None
 
     async def mark(self, text: str) -> str:
-        """The text's mark, 32 hexadecimal digits."""
+        """Return the text's signature, 32 hexadecimal digits."""
         key = self._key or await self._load()
         return hmac.digest(key, text.encode(), "sha256").hex()[:DIGITS]
 
     async def is_ours(self, text: str, mark: str) -> bool:
-        """Return whether `mark` is the text's."""
+        """Return whether `mark` is the text's signature."""
         return hmac.compare_digest((await self.mark(text)).encode(), mark.encode())
 
     async def _load(self) -> bytes:
-        """The key, which the first node that needs it makes."""
+        """Load the key; the first node that needs it creates it."""
         while (row := await self._storage.get(Space.META, _KEY)) is None:
             made = bytes.fromhex(self._entropy.token(32))
             try:
                 await self._storage.apply(
                     Change((Check(Space.META, _KEY, None),), (Put(Space.META, _KEY, made),))
                 )
+            # Another node was faster: both must use the same key, so read it.
             except Conflict:
                 continue
         self._key = row

@@ -1,8 +1,8 @@
 """Owners of the other ends of TCP connections on this machine, as the kernel reports them.
 
-Asked of the kernel's socket diagnostics (sock_diag(7)), which find one connection in some 20 µs however
-many there are. Asked for loopback connections only. Refuses to guess: a socket that its process has
-closed no longer has an owner, since the kernel then shows it as root's.
+Queries the kernel's socket diagnostics (sock_diag(7)), which find one connection in some 20 µs,
+however many there are. Used for loopback connections only. A socket that its process has closed has
+no known owner, since the kernel then shows root.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ANSWER: Final = struct.Struct("=4x4s44x12xII")
 
 
 class _Kernel(threading.local):
-    """Socket to the kernel. Kept open, one for each thread: to open one costs more than to ask."""
+    """Socket to the kernel. Kept open, one per thread: opening it costs more than a query."""
 
     @cached_property
     def socket(self) -> socket.socket:
@@ -42,7 +42,7 @@ _kernel = _Kernel()
 
 
 def owner(far: tuple[str, int], near: tuple[str, int]) -> int | None:
-    """The uid of the process of this machine at the far end of a connection, or None.
+    """Return the uid of the local process at the far end of a connection, or None.
 
     Args:
         far: Address and port of the other end.
@@ -50,18 +50,21 @@ def owner(far: tuple[str, int], near: tuple[str, int]) -> int | None:
     """
     try:
         _kernel.socket.send(question(far, near))
-        # It has answered by now. What an earlier question left unread has other ports.
+        # Netlink answers within `send`, so the answer is there. A late answer to an earlier query
+        # has other ports, and is refused below.
         answer = _kernel.socket.recv(_LARGEST, socket.MSG_DONTWAIT)
     except OSError:
-        # A kernel or sandbox without socket diagnostics: no peer is known, so all prove themselves.
+        # A kernel or sandbox without socket diagnostics: no peer is known, so all clients need a
+        # token.
         return None
     return uid_in(answer, far[1], near[1])
 
 
 def question(far: tuple[str, int], near: tuple[str, int]) -> bytes:
-    """Query for the one socket with these ends, seen from the far one."""
+    """Return the query for the socket with these ends, seen from the far one."""
     one, other = _plain(far[0]), _plain(near[0])
-    # The kernel keeps IPv6 sockets with mapped addresses among those of IPv4, and finds both there.
+    # The kernel stores IPv6 sockets with mapped addresses among those of IPv4, and finds both
+    # there.
     family = socket.AF_INET if one.version == 4 else socket.AF_INET6
     body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _ANY_STATE) + _ENDS.pack(
         far[1], near[1], one.packed, other.packed, _ANY_COOKIE
@@ -71,10 +74,10 @@ def question(far: tuple[str, int], near: tuple[str, int]) -> bytes:
 
 
 def uid_in(answer: bytes, far_port: int, near_port: int) -> int | None:
-    """The owner that an answer names; None for an error, or a socket without an open file.
+    """Return the owner in an answer; None for an error, or a socket without an open file.
 
-    Where no socket has these ends the kernel names one that listens at the far port. It has no far
-    end of its own, so the ports decide.
+    If no socket has these ends the kernel returns one that listens at the far port. That one has no
+    far end, so the ports are compared.
     """
     if len(answer) < _HEADER.size + _ANSWER.size:
         return None

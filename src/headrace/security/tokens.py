@@ -1,8 +1,8 @@
-"""Bearer tokens: made once, shown once, kept as a hash with their scopes and their end.
+"""Bearer tokens: created and shown once, stored as a hash with their scopes and expiry.
 
-A token reads `hr_<id>_<secret>`: the id finds the row, the secret (256 bits) is compared in constant
-time with its SHA-256. Nothing that could be used lies in the store. Looked-up rows are remembered
-for a moment, so that a token that is revoked on another node stops counting within it.
+A token has the form `hr_<id>_<secret>`: the id finds the row, the secret (256 bits) is compared in
+constant time with its SHA-256. The store holds nothing that could be used as a token. Rows are
+cached for two seconds, after which a token that was revoked on another node is refused.
 """
 
 from __future__ import annotations
@@ -37,24 +37,23 @@ _OURS = re.compile(rb"\bhro?_[0-9a-f]{16}", re.I)
 
 
 def is_ours(authorization: bytes) -> bool:
-    """Return whether an `Authorization` header brings what only this platform gives out; no other service is to see it."""
+    """Return whether an `Authorization` header holds a credential of this platform, which no other service may see."""
     return _OURS.search(authorization) is not None
 
 
 class Unauthenticated(Refused):
-    """A token is missing, unknown, revoked or over; get one with `headrace token create`."""
+    """A token is missing, unknown, revoked or expired; get one with `headrace token create`."""
 
     code: ClassVar[str] = "unauthenticated"
 
 
 class Token(msgspec.Struct, frozen=True):
-    """A token as it is kept.
+    """A stored token.
 
     Attributes:
-        id: Finds it; not secret.
-        name: What it is for, in words.
-        scopes: What it is good for; `admin` is good for everything, `orders:*` for all that begins
-            with `orders:`.
+        id: Its row's id; not secret.
+        name: Its purpose, in words.
+        scopes: Its permissions; `admin` permits everything, `orders:*` every scope that starts with `orders:`.
         hash: SHA-256 of its secret.
         created: Microseconds since the epoch.
         expires: The same; 0 means never.
@@ -70,7 +69,7 @@ class Token(msgspec.Struct, frozen=True):
     revoked: int = 0
 
     def allows(self, scope: str) -> bool:
-        """Return whether it is good for `scope`."""
+        """Return whether it permits `scope`."""
         return any(
             own in {ADMIN, scope} or (own.endswith("*") and scope.startswith(own[:-1]))
             for own in self.scopes
@@ -92,15 +91,15 @@ class Tokens:
     async def create(
         self, name: str, scopes: Iterable[str], *, lifetime: float | None = None
     ) -> tuple[Token, str]:
-        """A new token, and its text, which is kept nowhere.
+        """Create a token; return it with its text, which is not stored.
 
         Args:
-            name: What it is for.
-            scopes: What it is good for.
+            name: Its purpose.
+            scopes: Its permissions.
             lifetime: Seconds; None means until it is revoked.
 
         Raises:
-            Misuse: A setting cannot be, or there are too many tokens.
+            Misuse: A setting is invalid, or there are too many tokens.
         """
         asked = tuple(dict.fromkeys(scopes))
         if not _NAME.fullmatch(name):
@@ -134,13 +133,13 @@ class Tokens:
         return token, f"hr_{token.id}_{secret}"
 
     async def all(self) -> list[Token]:
-        """Every token, also those that count no more, oldest first."""
+        """Return every token, also expired and revoked ones, oldest first."""
         low = _key("")[:-1]
         rows = await self._storage.scan(Space.META, low, after(low), limit=MAX_TOKENS)
         return sorted((_decoder.decode(row) for _, row in rows), key=lambda token: token.created)
 
     async def revoke(self, name: str) -> Token:
-        """Let the token with this id count no more, from now on.
+        """Revoke the token with this id.
 
         Raises:
             Unknown: There is none.
@@ -153,6 +152,8 @@ class Tokens:
             token = _decoder.decode(row)
             if token.revoked:
                 return token
+            # The row stays: the list shows who had access, and the id is never given to another
+            # token.
             token = replace(token, revoked=self._clock.now())
             put = Put(Space.META, key, msgspec.msgpack.encode(token))
             try:
@@ -163,11 +164,11 @@ class Tokens:
             return token
 
     async def check(self, authorization: str | None, scope: str) -> Token:
-        """The token an `Authorization` header brings, good for `scope`.
+        """Return the token of an `Authorization` header, if it permits `scope`.
 
         Raises:
-            Unauthenticated: There is none that counts; the message does not say what was wrong.
-            Refused: It counts, but not for this.
+            Unauthenticated: There is no valid one; the message does not say why.
+            Refused: It is valid, but does not permit the scope.
         """
         token = await self.shown(authorization)
         if not token.allows(scope):
@@ -177,10 +178,10 @@ class Tokens:
         return token
 
     async def shown(self, authorization: str | None) -> Token:
-        """The token an `Authorization` header brings, whatever it is good for.
+        """Return the token of an `Authorization` header, whatever its scopes.
 
         Raises:
-            Unauthenticated: There is none that counts; the message does not say what was wrong.
+            Unauthenticated: There is no valid one; the message does not say why.
         """
         kind, _, text = (authorization or "").partition(" ")
         form = _FORM.fullmatch(text.strip()) if kind.lower() == "bearer" else None
@@ -191,7 +192,7 @@ class Tokens:
                 "`headrace token create` makes one for others"
             )
         token = await self._find(form.group(1))
-        # Compared even where there is no row, so that time does not reveal which ids exist.
+        # Compared even without a row, so that the response time does not reveal which ids exist.
         matches = hmac.compare_digest(
             _hash(form.group(2)), bytes(32) if token is None else token.hash
         )
@@ -212,6 +213,7 @@ class Tokens:
             return seen[1]
         row = await self._storage.get(Space.META, _key(name))
         token = None if row is None else _decoder.decode(row)
+        # Cleared as a whole: entries are valid for two seconds anyway.
         if len(self._seen) >= MAX_REMEMBERED:
             self._seen.clear()
         self._seen[name] = (now + REMEMBER_S, token)

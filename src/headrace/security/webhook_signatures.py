@@ -1,8 +1,8 @@
 """Verification of webhooks: each scheme's check over the raw body. Pure.
 
-In: headers, body, the secrets that count, and the time. Out: the message's id, taken only from what
-was signed, so that a repetition is recognised whatever its envelope says. Every secret is tried and
-every comparison takes the same time; the errors do not say how near a forgery came.
+In: headers, body, the valid secrets, and the time. Out: the message's id, taken only from signed content, so that a repetition
+is recognised whatever its unsigned headers say. Every secret is tried and every comparison takes the same time; errors do not
+reveal how close a forgery was.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Headers = Mapping[bytes, bytes]
 
 
 class Forged(Refused):
-    """A message is not signed by its sender, or its signature is too old or too new."""
+    """A message is not signed by its sender, or its timestamp is too old or too new."""
 
     code: ClassVar[str] = "forged"
 
@@ -48,18 +48,18 @@ _ids = msgspec.json.Decoder(_Id)
 def verify(
     scheme: Signature, secrets: Sequence[bytes], headers: Headers, body: bytes, *, now: float
 ) -> str:
-    """The id of a message that is what it says.
+    """Verify a message; return its id.
 
     Args:
         scheme: The sender's scheme.
         secrets: The values of its secrets.
-        headers: The request's headers, names in small letters.
+        headers: The request's headers, with lower-case names.
         body: The raw body.
         now: Seconds since the epoch.
 
     Raises:
-        Forged: It is not.
-        Misuse: A secret is not of the scheme's form, or a library is missing.
+        Forged: The signature is not valid.
+        Misuse: A secret does not have the scheme's form, or a library is missing.
     """
     match scheme:
         case StandardWebhooks():
@@ -78,7 +78,7 @@ def verify(
 
 
 def digest(body: bytes) -> str:
-    """The id of a message that has none among what is signed: its content's."""
+    """Return the id of a message without a signed one: a hash of its content."""
     return hashlib.sha256(body).hexdigest()
 
 
@@ -88,6 +88,7 @@ def _standard(
     name = _header(headers, b"webhook-id")
     stamp = _header(headers, b"webhook-timestamp")
     given = _header(headers, b"webhook-signature").split(b" ")
+    # A dot in the id could move the border between id and timestamp in the signed content.
     if not name or len(name) > MAX_ID or b"." in name or not name.isascii():
         raise Forged("the header `webhook-id` is not an id")
     _fresh(stamp, scheme.tolerance, now)
@@ -159,6 +160,7 @@ def _stripe(
             stamps.append(value)
         elif name == b"v1":
             given.append(value)
+    # With two timestamps the signed one and the checked one might differ.
     if len(stamps) != 1:
         raise Forged("the header `Stripe-Signature` has not one timestamp")
     _fresh(stamps[0], scheme.tolerance, now)
@@ -208,6 +210,7 @@ def _header(headers: Headers, name: bytes) -> bytes:
 
 
 def _fresh(stamp: bytes, tolerance: float, now: float) -> None:
+    # Bounded before `int`, which takes quadratic time for long digits.
     if not stamp.isdigit() or len(stamp) > 12:
         raise Forged("the signature's timestamp is not a time in seconds")
     if abs(now - int(stamp)) > tolerance:
@@ -218,7 +221,7 @@ def _fresh(stamp: bytes, tolerance: float, now: float) -> None:
 
 
 def _said(body: bytes) -> _Id:
-    """Id of the message in its signed body."""
+    """Return the id of the message in its signed body."""
     try:
         found = _ids.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

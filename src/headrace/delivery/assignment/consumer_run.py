@@ -98,6 +98,7 @@ class ConsumerRun:
         async with self._busy:
             self._must_hold()
             left, size = min(max(events, 0), MAX_FETCH), self._spec.batch_bytes
+            # The ledger and the commit hold every fetched event until then.
             if sum(chunk.size for chunk in self._open) + left > MAX_UNCOMMITTED:
                 raise Misuse(
                     f"more than {MAX_UNCOMMITTED:,} events were fetched without a commit; call "

@@ -199,6 +199,7 @@ class LagScaler:
         )
         extent = await self._engine.log.extent(stream, partition)
         if (reader := self._readers.get(partition)) is not None:
+            # The reader is only used to wake the scaler, at the first new event.
             reader.seek(extent.high)
         progress = Progress(extent.low) if row is None else decode_position(row).progress
         return progress.unfinished(extent.low, extent.high)
@@ -286,6 +287,8 @@ class LagScaler:
         at = consumer.held[0]
         return ConsumerInvocation(
             self._spec.name,
+            # The run gets no events after `lifespan_s`; the function's timeout remains for its
+            # end.
             timeout=self._trigger.lifespan_s + self._spec.timeout,
             token=consumer.token,
             key=f"{self._spec.name}:consume/{at}",

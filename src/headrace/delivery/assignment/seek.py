@@ -53,8 +53,8 @@ async def move(
 ) -> None:
     """Let the function continue at these offsets of its streams, one for each stream.
 
-    Merged streams move together: if only one moved, their order would change. If `app` is given, the function's windows
-    there are deleted and start again with the next events.
+    Merged streams move together: if only one moved, their order would change. If `app` is given,
+    the function's windows there are deleted and start again with the next events.
     """
     if order_of is not None and order_of != function:
         await copy_order(storage, order_of, function, tuple(offsets), partition)
@@ -64,6 +64,7 @@ async def move(
     for stream, offset in offsets.items():
         key = position_key(function, stream, partition)
         row, found = await stored(storage, function, stream, partition)
+        # Byte for byte: a commit of the owner in between must not be overwritten.
         checks.append(Check(Space.POSITIONS, key, row, fence=True))
         # Parked events stay parked and count as finished at the new position: otherwise they would
         # be delivered a second time.

@@ -99,7 +99,8 @@ class FunctionSubscription:
     def worker(self, partition: int) -> PartitionWorker | None:
         """Return the worker that owns the partition; None between two of them.
 
-        A fenced worker is returned until the partition is claimed again, and refuses requests: the rows have another writer.
+        A fenced worker is returned until the partition is claimed again, and refuses requests: the
+        rows have another writer.
         """
         found = self._workers.get(partition)
         return None if found is None or (found[0].is_over and not found[0].fenced) else found[0]
@@ -257,6 +258,7 @@ class FunctionSubscription:
         found = [self._workers.pop(each) for each in partitions if each in self._workers]
         for worker, _ in found:
             worker.stop()
+        # The errors were reported by the supervisor of each task; here only their end counts.
         await asyncio.gather(*(watch.task for _, watch in found), return_exceptions=True)
 
 

@@ -152,6 +152,7 @@ class PartitionSupervisor:
             Misuse: A stream or trigger cannot be what the app asks for.
             Unavailable: The node is stopping.
         """
+        # Before anything is declared, so that a refused deployment leaves nothing behind.
         check_patterns(app)
         for stream in app.streams:
             await self._engine.log.declare(stream)
@@ -187,6 +188,7 @@ class PartitionSupervisor:
     def switch(self, prepared: PreparedDeployment) -> None:
         """Deliver as prepared: names switch immediately, partitions after their runs in flight."""
         app = prepared.app
+        # Started with the first deployment: before it there is no queue.
         if self._delaying is None:
             self._delaying = self._supervise(self.delays.run, "delays")
         if self.apps.get(app.name) != app:
@@ -303,8 +305,8 @@ class PartitionSupervisor:
     async def close(self, grace: float) -> None:
         """Start no new work, let runs in flight end and commit, then release everything.
 
-        Runs that have not committed within `grace` seconds are abandoned; the next owner delivers their events again. May be
-        called again.
+        Runs that have not committed within `grace` seconds are abandoned; the next owner delivers
+        their events again. May be called again.
         """
         if self._engine.tasks.closed:
             return

@@ -1,7 +1,7 @@
 """Conversion of a run's effects to one change of the store; the only module that knows both.
 
-Outputs, state, dead letters, parked rows, trouble and positions are one change. It applies only if the position rows
-are exactly those that this owner wrote last.
+Outputs, state, dead letters, parked rows, trouble and positions are one change. It applies only if
+the position rows are exactly those that this owner wrote last.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ class DelayedAppends:
 
     def __init__(self, clock: Clock, entropy: Entropy) -> None:
         self._clock = clock
+        # With the number it makes names unique over restarts and nodes.
         self._token = entropy.integer(62)
         self._number = 0
 

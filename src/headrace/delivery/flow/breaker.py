@@ -1,6 +1,7 @@
 """Circuit breaker: a function that keeps failing is paused, then tried once.
 
-Pure but for its own counters; the caller passes the time. One per function, shared by its partition workers.
+Pure but for its own counters; the caller passes the time. One per function, shared by its partition
+workers.
 
     closed --failures in a row--> open --pause over--> half open --success--> closed
                                     ^------------------failure-------'
@@ -53,7 +54,8 @@ class CircuitBreaker:
     def wait(self, now: float) -> float:
         """Let a run start and return 0, or return the seconds to wait before the next call.
 
-        Call it only with a run that will start: while the breaker is not closed, that run is the one trial.
+        Call it only with a run that will start: while the breaker is not closed, that run is the
+        one trial.
         """
         if self.state is BreakerState.CLOSED:
             return 0.0

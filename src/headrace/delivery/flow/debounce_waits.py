@@ -1,9 +1,9 @@
 """Start times of the waits of debounced keys, stored once the log does not hold them any more.
 
-While no event of a key has been left out, its first event waits in the log, and its time is the start of the wait. An
-event that a later one replaces counts as done, so the change that says so also stores a row for the key: the start of
-its wait, and the event that continues it. A row whose event does not wait any more is ignored. It is deleted with that
-event.
+While no event of a key has been left out, its first event waits in the log, and its time is the
+start of the wait. An event that a later one replaces counts as done, so the change that says so
+also stores a row for the key: the start of its wait, and the event that continues it. A row whose
+event does not wait any more is ignored. It is deleted with that event.
 """
 
 from __future__ import annotations

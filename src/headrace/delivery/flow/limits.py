@@ -1,9 +1,10 @@
 """Limits on the runs of a function: how many at once and how often, as a whole and per key.
 
-`FlowLimiter` is shared by the partition workers of a function on a node; it never waits. `SampleFilter` belongs to one
-partition worker and decides which events a `Sample` leaves out. Both use `paced`, a token bucket in one number (the
-generic cell rate algorithm, ITU-T I.371): the time at which the bucket is full again. State that must survive a crash is
-returned as rows for a commit: by the filter itself, and for the limiter by the `ThrottleRows` of each partition.
+`FlowLimiter` is shared by the partition workers of a function on a node; it never waits.
+`SampleFilter` belongs to one partition worker and decides which events a `Sample` leaves out. Both
+use `paced`, a token bucket in one number (the generic cell rate algorithm, ITU-T I.371): the time
+at which the bucket is full again. State that must survive a crash is returned as rows for a commit:
+by the filter itself, and for the limiter by the `ThrottleRows` of each partition.
 """
 
 from __future__ import annotations
@@ -197,6 +198,7 @@ class FlowLimiter:
         if self._pace is not None:
             for key in keys if self._pace_per_key else (None,):
                 self._full[key] = spent(self._pace, self._full.get(key, 0), now)
+            # Keys are unbounded; full buckets need no entry, so this frees almost all of them.
             if len(self._full) > MAX_KEYS:
                 self.forget_full(list(self._full), now)
 
@@ -215,6 +217,7 @@ class FlowLimiter:
                 self._by_key[key] = left
             else:
                 del self._by_key[key]
+        # After the counters, as a watcher may start the next run at once.
         for notify in self._watchers:
             for key in keys or (None,):
                 notify(key)

@@ -1,8 +1,8 @@
 """Rows of a throttle, for its state to survive a crash: when its buckets are full again.
 
-All partitions of a function share its buckets. Each partition writes a bucket to a separate row, and the latest time of a
-bucket's rows counts. Changes of one partition are applied in order, so no change, such as the deletion of a full
-bucket's row, undoes a later one of another partition.
+All partitions of a function share its buckets. Each partition writes a bucket to a separate row,
+and the latest time of a bucket's rows counts. Changes of one partition are applied in order, so no
+change, such as the deletion of a full bucket's row, undoes a later one of another partition.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class ThrottleRows:
     def cleared(self, now: int) -> tuple[Row, ...]:
         """Return the deletions of these rows."""
         gone = self._written.gone()
+        # Together with the rows: a bucket that memory still holds would be written again.
         self._limiter.forget_full(gone, now)
         return tuple(Delete(Space.META, self._place(bucket)) for bucket in gone)
 

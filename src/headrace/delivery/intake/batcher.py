@@ -26,6 +26,8 @@ class Batcher(Intake):
         self._size = size
         self._window = window
         self._chunks: deque[Chunk] = deque()
+        # The split head blob: kept, as a blob that is cut into many batches would otherwise be
+        # split for each.
         self._raws: list[msgspec.Raw] | None = None
         self._events = 0
         self._opened = 0.0

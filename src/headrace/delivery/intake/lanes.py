@@ -1,9 +1,9 @@
 """Lanes: order per key, with many keys at once. Pure: the caller passes the time.
 
-Every key is a lane. A lane with an event in flight, or waiting for a retry, is closed: its later events wait behind it,
-independent of other lanes. An event without a key (and every event of a function with `order="none"`) is a separate lane.
-A batch takes from open lanes in the order of their first events, so no key starves; `LaneRules` hold the exceptions of
-flow control:
+Every key is a lane. A lane with an event in flight, or waiting for a retry, is closed: its later
+events wait behind it, independent of other lanes. An event without a key (and every event of a
+function with `order="none"`) is a separate lane. A batch takes from open lanes in the order of
+their first events, so no key starves; `LaneRules` hold the exceptions of flow control:
 
     nothing waits -> held (until a time) -> open -> closed (in flight) -> held or open again
                                             open <-> blocked (its key has reached its limit)
@@ -93,6 +93,7 @@ class Lanes(Intake):
         self._is_plain = rules in (LaneRules(), LaneRules(by_key=False))
         self._holds = bool(rules.quiet or self._key_window)
         self._lanes: defaultdict[Lane, deque[_Waiting]] = defaultdict(deque)
+        # A dictionary keeps the order of insertion, which is the order of service.
         self._open: dict[Lane, None] = {}
         self._closed: dict[Lane, int] = {}
         self._flying: dict[At, Lane] = {}
@@ -263,8 +264,11 @@ class Lanes(Intake):
                 continue
             while waiting and count < self._limit and (size < self._size or not count):
                 one = waiting.popleft()
+                # Grouped by stored chunk: hops, origin and time of append belong to the chunk.
                 taken.setdefault(one.number, []).append(one)
                 self._flying[one.chunk.stream, one.offset] = lane
+                # A count, since a batch may hold several events of a lane: the last release opens
+                # it.
                 self._closed[lane] = self._closed.get(lane, 0) + 1
                 count += 1
                 size += len(memoryview(one.raw))

@@ -1,7 +1,8 @@
 """Bisection: a failing batch is halved until the failing event is alone.
 
-Pure. Halving spends no attempts, so other events keep theirs. Finding p failing events among n takes at most
-p * (2 * ceil(log2 n) + 1) + 1 runs (each level of the tree runs two halves for each of them).
+Pure. Halving spends no attempts, so other events keep theirs. Finding p failing events among n
+takes at most p * (2 * ceil(log2 n) + 1) + 1 runs (each level of the tree runs two halves for each
+of them).
 """
 
 from __future__ import annotations

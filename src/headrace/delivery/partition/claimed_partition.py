@@ -48,8 +48,8 @@ class ClaimedPartition:
     def is_one_by_one(self) -> bool:
         """Return whether one unit at a time runs, in the order of the log.
 
-        Ordered functions and merges require it. So does `commit="before"`: the commit after its run moves no position, so
-        nothing would fence the commits that follow.
+        Ordered functions and merges require it. So does `commit="before"`: the commit after its run
+        moves no position, so nothing would fence the commits that follow.
         """
         spec = self.spec
         return spec.order == "partition" or len(self.claims) > 1 or spec.commit == "before"

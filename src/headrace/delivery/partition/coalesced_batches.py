@@ -1,9 +1,9 @@
 """Number of batches that go to an instance together, to be run one after the other. Pure.
 
-The host's cost of a batch does not depend on its size: two frames, a verdict, a commit. If several batches wait and runs
-are short, they are sent as a *group of coalesced batches*, one unit whose batches remain separate invocations
-(`CoalescedInvocation`). The group grows while every batch succeeds and only publishes; after any other outcome batches go
-alone again for a while.
+The host's cost of a batch does not depend on its size: two frames, a verdict, a commit. If several
+batches wait and runs are short, they are sent as a *group of coalesced batches*, one unit whose
+batches remain separate invocations (`CoalescedInvocation`). The group grows while every batch
+succeeds and only publishes; after any other outcome batches go alone again for a while.
 """
 
 from __future__ import annotations

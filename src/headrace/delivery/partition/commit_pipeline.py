@@ -5,8 +5,9 @@ In: `Effects` of verdicts. Out: tasks that end when the change is durable or has
 (only positions and outputs) are gathered while another commit is in flight, because a commit of one event costs as much
 as one of fifty.
 
-If order is per key, a change that relied on stale state repeats only its own unit. The store has refused the later
-changes too, since they build on its position row; these are applied again without the unit's events (ADR 0025).
+If order is per key, a change that relied on stale state repeats only its own unit. The store has
+refused the later changes too, since they build on its position row; these are applied again without
+the unit's events (ADR 0025).
 """
 
 from __future__ import annotations
@@ -189,6 +190,7 @@ class CommitPipeline:
             self._gathering = True
             before = self.commits[-1] if self.commits else None
             self.commits.append(self._tasks.start(self._land_gathered(before), name=self._name))
+        # The outputs of one change must stay within the limit of the log.
         elif self._ledger.gathered_bytes > MAX_BATCH_BYTES:
             self.flush_gathered()
 
@@ -200,14 +202,16 @@ class CommitPipeline:
 
     async def wait_for_capacity(self) -> None:
         """Wait while the maximum is in flight or gathered."""
+        # A bound on memory, and on what a crash repeats.
         if len(self.commits) >= self._most or self._ledger.gathered_units >= MAX_GATHERED:
+            # `wait` does not raise: the result is collected by `forget_landed`.
             await asyncio.wait((self.commits[0],))
 
     def is_crowded(self, running: int) -> bool:
         """Return whether one more unit would probably conflict with a running or committing one.
 
-        Of units that share keys of state, only one of those that run at once can commit. So the limit is halved after each
-        conflict, and raised by one after a number of successful commits.
+        Of units that share keys of state, only one of those that run at once can commit. So the
+        limit is halved after each conflict, and raised by one after a number of successful commits.
         """
         return self.is_contended and running + len(self.commits) >= self._at_once
 
@@ -219,6 +223,7 @@ class CommitPipeline:
         self._gathering = False
         try:
             commit = self._write(self._ledger.gathered(), self._taken(), None)
+        # A cancelled commit may still be applied, so its result is unknown.
         except BaseException:
             self.mark_broken()
             raise
@@ -306,6 +311,7 @@ class CommitPipeline:
         self._at_once = max(min(self._at_once, len(self.commits)) // 2, 1)
         self.is_contended = True
         self._clean_commits = 0
+        # Only once: a second conflict of the same change is not explained by this unit.
         commit.unit = None
         commit.finished = ()
         commit.effects = msgspec.structs.replace(commit.effects, appends=(), reads=(), writes=())
@@ -331,6 +337,7 @@ class CommitPipeline:
             self.mark_broken()
         self._written.remove(commit)
         commit.end()
+        # The base of a resend: the rows that are certainly in the store.
         self._landed_rows = commit.rows
         if self.is_contended and commit.effects.reads:
             self._clean_commits += 1

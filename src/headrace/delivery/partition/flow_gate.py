@@ -1,7 +1,8 @@
 """Flow control of one partition worker: which unit may run now, what is left out, and which rows must be stored.
 
-It combines the function's policies, the `FlowLimiter` that it shares with the other partition workers, and the partition's
-`SampleFilter`. The worker calls it before and after each unit. It never waits.
+It combines the function's policies, the `FlowLimiter` that it shares with the other partition
+workers, and the partition's `SampleFilter`. The worker calls it before and after each unit. It
+never waits.
 """
 
 from __future__ import annotations

@@ -85,6 +85,7 @@ class IdleWindows:
         Raises:
             Unavailable: The store is away.
         """
+        # Set before the read: an event that comes during the await resets it.
         self._is_settled = True
         of = self._of
         rows = rows_of(StoreAddress(of.app, of.function, WINDOWS))

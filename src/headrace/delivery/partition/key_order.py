@@ -1,7 +1,7 @@
 """Order of waiting units, if several run at once. Pure.
 
-A unit may run when it is due and no earlier unit, running or waiting, has one of its keys. So the parts of a failed batch
-keep the order of each key, independent of the number of concurrent runs.
+A unit may run when it is due and no earlier unit, running or waiting, has one of its keys. So the
+parts of a failed batch keep the order of each key, independent of the number of concurrent runs.
 """
 
 from __future__ import annotations
@@ -53,5 +53,6 @@ def turn(
             if unit.due <= now:
                 return place, now
             soonest = min(soonest, unit.due)
+        # Also a unit that may not run yet blocks later units of its keys.
         held |= keys
     return None, soonest

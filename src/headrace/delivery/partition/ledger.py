@@ -33,9 +33,9 @@ _WAITS = Cause(BEHIND, "an earlier event of its key is parked")
 class Ledger:
     """Owned by one partition worker, or one consumer run.
 
-    `pending` are units to run before anything is read; `running` are active. `gathered_units` and `gathered_bytes` count the
-    light commits that are not started yet, and the size of their outputs. `missed` are deleted ranges that are not reported
-    yet.
+    `pending` are units to run before anything is read; `running` are active. `gathered_units` and
+    `gathered_bytes` count the light commits that are not started yet, and the size of their
+    outputs. `missed` are deleted ranges that are not reported yet.
     """
 
     def __init__(
@@ -237,6 +237,7 @@ class Ledger:
                     self._laid[lane] = self._laid.get(lane, 0) + 1
                     one = chunk.window(place, place + 1)
                     self._diverted.append(self._waiting(one, _WAITS, 0, now))
+                    # Finished for the position: from here on the row in the store holds the event.
                     self._marks[chunk.stream, chunk.partition].finish(offset)
                     aside.append(one)
                 else:
@@ -281,6 +282,7 @@ class Ledger:
         for at, offsets in _offsets_of(unit.chunks).items():
             if not self._marks[at].take_back(offsets):
                 return False
+            # Otherwise `is_ahead` would compare with a progress that is not going to be committed.
             self._written[at] = _progress_without(self._written[at], offsets)
         # A copy: the original may still be in `running`, from which it is removed by identity.
         self.pending.appendleft(msgspec.structs.replace(unit))
@@ -328,9 +330,11 @@ class Ledger:
         else:
             self._finish(verdict.finished)
             self._finish(lost.chunk for lost in verdict.given_up)
+        # In front of all others, in order: they are older than what is pending.
         self.pending.extendleft(reversed(again))
         self._split = self._split or bool(again)
         trouble = self._changed_trouble(unit)
+        # A crash without blame changes nothing in the store, so it costs no commit.
         if kept is None and not (verdict.given_up or trouble or retried or self._diverted):
             return None
         waiting = tuple(
@@ -351,6 +355,8 @@ class Ledger:
             case _:
                 parked = waiting
                 park_keys = tuple(dict.fromkeys(self._key_of(lost) for lost in verdict.given_up))
+                # In memory before the commit: later events of the key may be in the intake
+                # already, and must go behind it.
                 self.parked.update(dict.fromkeys(park_keys, False))
         return self._effects(
             kept if kept is not None else Returned(),
@@ -411,6 +417,7 @@ class Ledger:
         park_keys: tuple[Lane, ...] = (),
         free_keys: tuple[Lane, ...] = (),
     ) -> Effects:
+        # Every commit takes the laid-aside events along, since its position is past them.
         diverted, self._diverted = tuple(self._diverted), []
         self._written = {at: mark.progress() for at, mark in self._marks.items()}
         return Effects(

@@ -27,6 +27,8 @@ async def lowest_owed(storage: Storage, functions: Container[str]) -> dict[tuple
         for key, row in page:
             function, stream, partition = place_of(key)
             position = await storage.get(Space.POSITIONS, key) if function in functions else None
+            # Rows of functions that are not deployed hold nothing back, or a removed function
+            # would keep its streams for ever.
             if position is None:
                 continue
             # A plain commit moves the position without changing the trouble row, so the row may be

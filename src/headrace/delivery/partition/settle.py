@@ -74,11 +74,13 @@ def settle(unit: Unit, outcome: Outcome, spec: FunctionSpec, *, now: int, draw: 
             if unit.size > spec.batch_size:
                 return _settle_coalesced(unit, outcome, spec, now=now, draw=draw)
             return _settle_returned(unit, outcome, spec, now=now, draw=draw)
+        # The platform ended the instance: no attempt is spent, and the breaker gets no report.
         case Crashed(blameless=True, cause=cause):
             return Verdict(again=(msgspec.structs.replace(unit, cause=cause),), healthy=None)
         case Crashed(cause=cause):
             return _settle_whole(unit, cause, spec, now=now, draw=draw)
         case TimedOut(cause=cause):
+            # Halved even without `bisect`: the batch may only have been too long for the timeout.
             return _settle_whole(unit, cause, spec, now=now, draw=draw, halve=True)
 
 
@@ -154,6 +156,7 @@ def _settle_whole(
         # A group was lost and the batch at fault is unknown: each batch runs alone, without
         # spending an attempt.
         return Verdict(again=batches_of(unit, spec.batch_size, cause), healthy=None)
+    # Halving spends no attempt, so a failing event takes none from the others.
     if unit.size > 1 and (spec.bisect or halve):
         return Verdict(again=halves(msgspec.structs.replace(unit, cause=cause)), healthy=False)
     again, given_up = _try_again(unit, cause, spec, now=now, draw=draw)
@@ -175,6 +178,8 @@ def _settle_parts(
     behind: list[Unit] = []
     for index in sorted(causes):
         if causes[index].kind == BEHIND:
+            # The event was not run: it keeps its attempts and waits for the failed event of its
+            # key.
             behind.append(
                 Unit(cut(unit.chunks, index, index + 1), unit.attempts if unit.size == 1 else 0)
             )
@@ -206,10 +211,12 @@ def _try_again(
     attempts = unit.attempts + 1
     age = (now - min(chunk.appended for chunk in unit.chunks)) / MICROS
     if not gives_up(spec.retry, attempts, cause, age):
+        # A consumer that refuses a message may name the delay itself.
         seconds = cause.delay if cause.delay >= 0 else delay(spec.retry, attempts, draw)
         due = now + int(seconds * MICROS)
         return (Unit(unit.chunks, attempts, due, cause),), ()
     if isinstance(spec.on_failure, ParkPartition):
+        # The unit stays in front of the partition until an operator redrives or skips it.
         return (Unit(unit.chunks, attempts, FOREVER, cause),), ()
     lost = tuple(
         GivenUp(chunk.window(index, index + 1), cause, attempts)

@@ -28,6 +28,8 @@ class Wakeup:
     ) -> None:
         """Return when there may be something to do; spurious returns are possible."""
         loop = asyncio.get_running_loop()
+        # A future per wait: a wake-up without a waiter is dropped, so callers check their
+        # condition first.
         self._waiter = waiter = loop.create_future()
 
         def woken(_: asyncio.Task[Any]) -> None:

@@ -1,7 +1,7 @@
 """Finished offsets of one partition: everything below the watermark, and some offsets above it.
 
-Pure. Offsets finish in any order; the watermark is the end of the contiguous prefix. A commit stores both, so that a crash
-redelivers only unfinished events.
+Pure. Offsets finish in any order; the watermark is the end of the contiguous prefix. A commit
+stores both, so that a crash redelivers only unfinished events.
 """
 
 from __future__ import annotations
@@ -97,5 +97,6 @@ class Watermark:
                 self.low = max(self.low, gaps.pop(0)[1])
             else:
                 break
+        # A skipped range may contain offsets that were finished one by one.
         if sparse and min(sparse) < self.low:
             self._sparse = {offset for offset in sparse if offset > self.low}

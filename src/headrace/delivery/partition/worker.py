@@ -1,7 +1,7 @@
 """The loop of a partition; read it first. Read, decide, submit, decide, commit, and again.
 
-A partition worker owns one partition (of one stream, or of several co-partitioned ones) for one function.
-`PartitionWorker._work` is its loop:
+A partition worker owns one partition (of one stream, or of several co-partitioned ones) for one
+function. `PartitionWorker._work` is its loop:
 
     read      events come from the log into the intake
     decide    the scheduler says which unit runs next, or which other step comes first
@@ -9,10 +9,11 @@ A partition worker owns one partition (of one stream, or of several co-partition
     decide    `settle` gives a verdict on every event of it
     commit    positions, outputs and state are stored in one transaction
 
-Everything it uses is below it and does not call it back: the open partition (ledger, intake, flow control,
-scheduler, commits, requests), the steps that are not a run, and the commit of a verdict. Events from
-elsewhere reach it by a `Wakeup`. It holds nothing that the store does not: kill it between any two lines and
-the next owner resumes at the last commit. Where a commit fails, it rewinds to what the store holds.
+Everything it uses is below it and does not call it back: the open partition (ledger, intake, flow
+control, scheduler, commits, requests), the steps that are not a run, and the commit of a verdict.
+Events from elsewhere reach it by a `Wakeup`. It holds nothing that the store does not: kill it
+between any two lines and the next owner resumes at the last commit. Where a commit fails, it
+rewinds to what the store holds.
 """
 
 from __future__ import annotations
@@ -196,8 +197,8 @@ class PartitionWorker:
     async def request(self, work: Callable[[Commit], Awaitable[None]]) -> None:
         """Do `work` between two units, while nothing is in flight, then read the store again.
 
-        Operators' changes (redrive, reset) are made by the partition's one writer this way. A commit of
-        `work` lands only while the partition is owned here.
+        Operators' changes (redrive, reset) are made by the partition's one writer this way. A
+        commit of `work` lands only while the partition is owned here.
 
         Raises:
             Fenced: Another owner has claimed the partition.

@@ -68,6 +68,7 @@ class WorkerFactory:
                 )
             except Unavailable:
                 engine = self._engine
+                # Jitter, so that the partitions of a node do not all retry at the same moment.
                 await engine.clock.sleep(engine.random.uniform(CLAIM_PAUSE_S / 2, CLAIM_PAUSE_S))
 
     def worker(

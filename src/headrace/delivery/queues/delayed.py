@@ -1,9 +1,10 @@
 """Delayed messages: stored in rows next to the log, and appended when they are due.
 
-So a waiting message delays no other, and no position has to skip it. In: appends to queues. Out: parts that are due now,
-and rows for the others. One change deletes the row and appends the message, so neither a crash nor a second node
-duplicates it. The log checks ids when it accepts a message (`Ledger.stage`), and not again when the message is due; it
-also finds a message by its id to cancel it while it waits.
+So a waiting message delays no other, and no position has to skip it. In: appends to queues. Out:
+parts that are due now, and rows for the others. One change deletes the row and appends the message,
+so neither a crash nor a second node duplicates it. The log checks ids when it accepts a message
+(`Ledger.stage`), and not again when the message is due; it also finds a message by its id to cancel
+it while it waits.
 """
 
 from __future__ import annotations
@@ -114,7 +115,11 @@ class DelayedMessages:
     async def _append_due(self) -> int | None:
         """Append a page of due messages; return when the next is due, None if none waits."""
         rows = await self._storage.scan(
-            Space.TIMERS, BY_DUE, after(BY_DUE), limit=PAGE + len(self._stuck)
+            # Rows that cannot be appended lie in front: the page has to reach past them.
+            Space.TIMERS,
+            BY_DUE,
+            after(BY_DUE),
+            limit=PAGE + len(self._stuck),
         )
         rows = [row for row in rows if row[0] not in self._stuck]
         now = self._clock.now()
@@ -142,6 +147,8 @@ class DelayedMessages:
 
     async def _append_rows(self, rows: list[tuple[bytes, bytes]]) -> None:
         held = [(key, opened(row)) for key, row in rows]
+        # Without ids, which were recorded when the messages were accepted: the log would drop them
+        # as duplicates of themselves.
         appends = tuple(replace(append, ids=None) for _, append in held)
         await self._committer.commit(
             Change(

@@ -1,8 +1,8 @@
 """Queues for programs outside: a consumer over HTTP is a function whose instances are elsewhere.
 
-The partition worker delivers to it like to any function, so order per group, attempts, dead letters and redrive are the
-same. The execution differs: a run is *offered* until a program receives it, then *leased* until the program acknowledges
-or refuses it, or the visibility timeout passes.
+The partition worker delivers to it like to any function, so order per group, attempts, dead letters
+and redrive are the same. The execution differs: a run is *offered* until a program receives it,
+then *leased* until the program acknowledges or refuses it, or the visibility timeout passes.
 
     offered --receive--> leased --ack--> done
                          leased --nack, or timeout--> offered again (one attempt spent)
@@ -157,8 +157,8 @@ class ExternalConsumers:
     async def _end(self, function: str, offer: _Offer, lease: Lease) -> bool:
         """End the lease, so that later answers are refused; return False if an answer came in time.
 
-        Its row stays until the message is received again or redriven: after a crash, or a failed commit of the attempt, the next
-        offer of the message still counts that attempt.
+        Its row stays until the message is received again or redriven: after a crash, or a failed
+        commit of the attempt, the next offer of the message still counts that attempt.
         """
         if lease.stand != "leased":
             return True
@@ -221,15 +221,20 @@ class ExternalConsumers:
             left = ends - self._clock.monotonic()
             if left <= 0 or not await self._wait_for_message(function, left, over):
                 return []
+        # At every receive rather than at the offer: a higher priority may have arrived meanwhile.
         waiting.sort(key=lambda offer: offer.rank)
         until = self._clock.now() + int(_bounded(seconds) * MICROS)
         chosen = waiting[:most]
         for offer in chosen:
             token = self._entropy.integer(62)
+            # In memory before the store is written: between here and the write another receiver
+            # must not choose the same message.
             offer.lease = Lease(receipt_of(offer.at, offer.attempt, token), offer.attempt, until)
             self._left(offer, offer.lease)
+        # One wake-up at a time: each receiver wakes the next while messages are left.
         if len(waiting) > most:
             self._wake_receiver(function)
+        # Together, since each lease waits for a commit of the store, which groups them.
         results = await asyncio.gather(
             *(self._store_lease(function, offer) for offer in chosen), return_exceptions=True
         )
@@ -269,6 +274,8 @@ class ExternalConsumers:
         left = (lease.until - self._clock.now()) / MICROS
         if offer is None:
             return left
+        # The monotonic end is fixed when the lease changes; only a restarted node converts it
+        # again from the wall clock.
         if offer.until != lease.until:
             offer.until, offer.ends = lease.until, self._clock.monotonic() + left
         return offer.ends - self._clock.monotonic()
@@ -323,6 +330,7 @@ class ExternalConsumers:
         while True:
             if lease is None or lease.receipt != receipt:
                 return False
+            # A repeated request after a lost response: the same answer again.
             if lease.stand == change.get("stand"):
                 return True
             if lease.stand != "leased" or self._left(offer, lease) <= 0:
@@ -366,6 +374,8 @@ class ExternalConsumers:
     # --- housekeeping -------------------------------------------------------------------------
 
     async def _count(self, function: str) -> None:
+        # Leases of finished messages are not deleted with each answer, which would double the
+        # commits.
         self._settled[function] += 1
         if self._settled[function] >= SWEEP_AFTER:
             self._settled[function] = 0

@@ -107,7 +107,7 @@ async def show_map(context: ApiContext, request: IncomingRequest, __: tuple[str,
     apps = [app for _, app in sorted(context.services.supervisor.apps.items())]
     # A function's rows stand in the order of its triggers.
     access = await read_access_of(context, request)
-    rows = access.sources(await context.services.sources.at_hand())
+    rows = access.sources(await context.services.sources.cached_rows())
     sources = {(row.function, row.place): row for row in rows}
     places: Counter[str] = Counter()
 

@@ -162,7 +162,7 @@ async def show_overview(
             apps=list(services.supervisor.apps.values()),
             ends=await _ends(context),
             lag=list(found.lag(await services.lag.rows())),
-            sources=list(found.sources(await services.sources.at_hand())),
+            sources=list(found.sources(await services.sources.cached_rows())),
             counters=dict(services.runs.counters),
             instances=services.instances(),
             dead=await found.kept(await services.dead_letters.list(limit=DEAD_SHOWN)),
@@ -190,7 +190,7 @@ async def show_function(
             counters=services.runs.counters.get(name, Counters()),
             failed_start=found.failed_start(name, services.failed_start(name)),
             lag=list(found.lag(await services.lag.rows(name))),
-            sources=list(found.sources(await services.sources.at_hand(name))),
+            sources=list(found.sources(await services.sources.cached_rows(name))),
             schedules=await services.schedules.rows(name),
             dead=await found.kept(await services.dead_letters.list(name, limit=DEAD_SHOWN)),
             parked=await found.kept(await services.parking.keys(name, most=PARKED_SHOWN)),
@@ -281,7 +281,7 @@ async def list_triggers(
     apps = list(services.supervisor.apps.values())
     schedules = await services.schedules.rows()
     access = await read_access_of(context, request)
-    sources = list(access.sources(await services.sources.at_hand()))
+    sources = list(access.sources(await services.sources.cached_rows()))
     return triggers.triggers_page(apps, schedules, sources)
 
 

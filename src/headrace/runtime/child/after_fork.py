@@ -1,8 +1,9 @@
 """State that a forked child must not share with its zygote: randomness, its thread's number, fork hooks.
 
-`threading`, `logging` and `random` repair themselves by hooks after a fork. A zygote has one thread, which is checked
-before every fork, and seeds every child again, so these hooks have nothing to do there and would be more than half of
-the cost of a fork. They run as usual after a fork by the author's code in an instance.
+`threading`, `logging` and `random` repair themselves by hooks after a fork. A zygote has one
+thread, which is checked before every fork, and seeds every child again, so these hooks have nothing
+to do there and would be more than half of the cost of a fork. They run as usual after a fork by the
+author's code in an instance.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Import of the app in the zygote, and preparation of the process for forks.
 
-The author's code runs only here in a zygote. An exception is returned as a value; threads and descriptors that
-would not survive a fork are refused.
+The author's code runs only here in a zygote. An exception is returned as a value; threads and
+descriptors that would not survive a fork are refused.
 """
 
 from __future__ import annotations

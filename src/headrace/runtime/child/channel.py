@@ -1,9 +1,9 @@
 """The instance's end of its socketpair: it receives runs and sends results and questions.
 
-Between runs one thread owns it; during a run the handler's threads take turns, and each receives the answer to
-its own question. Results are buffered while more runs wait, so that short invocations share their system calls;
-a question to the host flushes them first. The instance exits when the host has closed the channel. A process
-that a handler forked cannot send.
+Between runs one thread owns it; during a run the handler's threads take turns, and each receives
+the answer to its own question. Results are buffered while more runs wait, so that short invocations
+share their system calls; a question to the host flushes them first. The instance exits when the
+host has closed the channel. A process that a handler forked cannot send.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 In: the folders that the code is in, and what its functions watch. Out: a hash of its Python files, its other
 files and the environment, which is shown as the version, and one of what was imported alone.
 
-Excluded, since they change while the app runs: hidden files, bytecode caches, folders with a `CACHEDIR.TAG`,
-virtual environments, SQLite databases and their journals, `*.log`, files that the app's triggers watch, and a
-node's data folder.
+Excluded, since they change while the app runs: hidden files, bytecode caches, folders with a
+`CACHEDIR.TAG`, virtual environments, SQLite databases and their journals, `*.log`, files that the
+app's triggers watch, and a node's data folder.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Checks that this process can be forked: one thread, and no unexpected descriptor.
 
-The full check runs once, after the import of the author's code; before every fork only the counts are compared.
+The full check runs once, after the import of the author's code; before every fork only the counts
+are compared.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Detection of forks by an author's code: a forked process is not an instance.
 
-The child of such a fork has a copy of its parent's state: the channel, the current run, its notes. It may run the
-author's code to its end; where that code returns to the platform, the child exits.
+The child of such a fork has a copy of its parent's state: the channel, the current run, its notes.
+It may run the author's code to its end; where that code returns to the platform, the child exits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An instance's loop: receives runs, executes them in order, and sends the results.
 
-Called by the zygote in the forked child with everything imported; never returns. It keeps no state that the
-platform needs, and may be killed at any instruction.
+Called by the zygote in the forked child with everything imported; never returns. It keeps no state
+that the platform needs, and may be killed at any instruction.
 """
 
 from __future__ import annotations
@@ -369,8 +369,8 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
 def rehearse() -> None:
     """Execute runs with a sample function, so that instances share more memory.
 
-    The interpreter specialises code and fills its caches while code is new. Code that has run often enough here is
-    only read by children, so its pages stay shared.
+    The interpreter specialises code and fills its caches while code is new. Code that has run often
+    enough here is only read by children, so its pages stay shared.
     """
     app = App("rehearsal")
     app.function()(sample_handler)

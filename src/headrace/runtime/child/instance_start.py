@@ -1,8 +1,9 @@
 """Start of an instance: preparations of its zygote, and the first steps in the forked child.
 
-A page that a child writes to is copied, which takes longer than most steps here, and taking a reference to an object
-writes to it. So the zygote prepares in advance, while no request waits: folder, environment, randomness and isolation
-settings. A preparation is used for one child only; without one a child does everything itself.
+A page that a child writes to is copied, which takes longer than most steps here, and taking a
+reference to an object writes to it. So the zygote prepares in advance, while no request waits:
+folder, environment, randomness and isolation settings. A preparation is used for one child only;
+without one a child does everything itself.
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ def load(target: str) -> App:
 def explain(error: BaseException) -> tuple[str, str]:
     """Return a sentence and a traceback for an error of the author's import.
 
-    The traceback shows the author's lines, without those of the platform and of the import system. An error of the
-    platform needs no traceback: its sentence names the author's line.
+    The traceback shows the author's lines, without those of the platform and of the import system.
+    An error of the platform needs no traceback: its sentence names the author's line.
     """
     shown = traceback.TracebackException.from_exception(error)
     theirs = _leave_theirs(shown)

@@ -98,8 +98,8 @@ class Children:
     def _orphans(self) -> list[int]:
         """Return adopted processes that belong to no running instance.
 
-        Instances that share a uid are subreapers and adopt their own orphans, so the processes that reach the zygote
-        belong to a dead instance.
+        Instances that share a uid are subreapers and adopt their own orphans, so the processes that
+        reach the zygote belong to a dead instance.
         """
         living = {child.uid for child in self._children.values() if child.uid}
         return [

@@ -1,10 +1,12 @@
 """Recorder of an invocation's effects, each tagged with its event, so that those of a failed event can be dropped.
 
-A tag is the index of the current event. Outside an iteration, and in a thread or task other than the handler's, it is
-below zero, and each `done()` decrements it, so that effects before it can be distinguished from those after it.
+A tag is the index of the current event. Outside an iteration, and in a thread or task other than
+the handler's, it is below zero, and each `done()` decrements it, so that effects before it can be
+distinguished from those after it.
 
-Threads of the handler take a lock where something is read before it is noted. An output is noted by one step of the
-interpreter, which no other thread and no signal can divide. After the run nothing can be noted.
+Threads of the handler take a lock where something is read before it is noted. An output is noted by
+one step of the interpreter, which no other thread and no signal can divide. After the run nothing
+can be noted.
 """
 
 from __future__ import annotations
@@ -575,8 +577,8 @@ class Recorder(Cursor):
     def appends(self, kept: Callable[[int], bool] | None) -> tuple[Append, ...]:
         """Return the outputs that are kept (None: all), one blob per partition, in order of publishing.
 
-        Cancellations come first, so that an id may be used again. Messages that this run published and then cancelled
-        are left out.
+        Cancellations come first, so that an id may be used again. Messages that this run published
+        and then cancelled are left out.
 
         Raises:
             Misread: An output would be misread; only if outputs were not checked at once.

@@ -1,10 +1,10 @@
 """Modes of files that instances with separate uids share: the next instance must be able to write them.
 
 The folder has a group for them and passes it on (setgid), and the zygote's umask keeps the group's
-rights.
-Two ways to create files need more than the umask: SQLite creates a database with 0644, and `tempfile` creates
-files with 0600, which are then renamed to their place. The interpreter announces both by audit events before they
-happen, and this module then sets the mode that other instances need.
+rights. Two ways to create files need more than the umask: SQLite creates a database with 0644, and
+`tempfile` creates files with 0600, which are then renamed to their place. The interpreter announces
+both by audit events before they happen, and this module then sets the mode that other instances
+need.
 """
 
 from __future__ import annotations

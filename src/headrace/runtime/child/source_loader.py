@@ -27,8 +27,8 @@ SKIPPED: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
 class FromSource(SourceFileLoader):
     """Compiles the author's modules again; loads others from bytecode, as usual.
 
-    Python takes bytecode as current if its source has the same size and the same time of change in seconds. Edits of
-    one character have, and files that are unpacked with one date.
+    Python takes bytecode as current if its source has the same size and the same time of change in
+    seconds. Edits of one character have, and files that are unpacked with one date.
     """
 
     def get_code(self, fullname: str) -> CodeType | None:

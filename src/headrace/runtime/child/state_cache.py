@@ -1,7 +1,7 @@
 """Cache of stores in an instance, between invocations, bounded by count and bytes.
 
-A cached value may be stale: effects carry the version that was read, and a commit that relied on a stale one is
-refused and run again with `fresh` set. So the cache needs no invalidation.
+A cached value may be stale: effects carry the version that was read, and a commit that relied on a
+stale one is refused and run again with `fresh` set. So the cache needs no invalidation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Output and log records of the author's code, as records that name their invocation.
 
-Replaces `sys.stdout` and `sys.stderr` and adds one handler to the root logger. Whole lines are written to the log
-pipes immediately; a partial line is kept until it is complete or the invocation ends.
+Replaces `sys.stdout` and `sys.stderr` and adds one handler to the root logger. Whole lines are
+written to the log pipes immediately; a partial line is kept until it is complete or the invocation
+ends.
 """
 
 from __future__ import annotations

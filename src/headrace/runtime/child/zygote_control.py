@@ -1,7 +1,7 @@
 """The zygote's end of its control socket: receives requests with descriptors, sends reports.
 
-Reads follow a poll, writes block. An invalid frame, an invalid request and a closed socket raise `EOFError`;
-requests are not checked further here.
+Reads follow a poll, writes block. An invalid frame, an invalid request and a closed socket raise
+`EOFError`; requests are not checked further here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Main loop of a zygote: enters the sandbox, imports the app once, and forks on request.
 
-The process has one thread and no open file but its control socket, and checks that before every fork. It answers
-requests of the host with pids and pidfds, reaps dead children, and kills all its descendants when the host closes
-the socket. The author's code runs here only during its import, and without root. The warden is its parent.
+The process has one thread and no open file but its control socket, and checks that before every
+fork. It answers requests of the host with pids and pidfds, reaps dead children, and kills all its
+descendants when the host closes the socket. The author's code runs here only during its import, and
+without root. The warden is its parent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The host's end of an instance's channel, and of its log pipes: bytes in and out, frames checked.
 
-A channel belongs to one instance, which interprets the messages. This module ensures that received bytes are frames,
-that frames are sent in order, and that frames of one iteration of the loop share a system call.
+A channel belongs to one instance, which interprets the messages. This module ensures that received
+bytes are frames, that frames are sent in order, and that frames of one iteration of the loop share
+a system call.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Choice of the idle instance to stop when memory is needed: greedy-dual over cost, memory, frequency.
 
-Each instance has the value `clock + frequency * start_cost / memory`. The lowest value is evicted, and the clock rises
-to it, so that an instance that was not used for long loses to one in use. See
+Each instance has the value `clock + frequency * start_cost / memory`. The lowest value is evicted,
+and the clock rises to it, so that an instance that was not used for long loses to one in use. See
 Cherkasova, "Improving WWW Proxies Performance with Greedy-Dual-Size-Frequency Caching", HP
 Laboratories, 1998. Pure.
 """

@@ -4,10 +4,10 @@
     IDLE -> HIBERNATING -> BUSY      stopped by signal, memory given back; revived by the next run
     any -> DRAINING -> GONE          stopping or killed; GONE once it is reaped
 
-Runs are sent as frames and answered in order. A protocol error kills the child and gives the run an outcome that
-says so. With several runs in flight the run that caused a death is unknown: all of them are lost, and run again one
-by one. A run that was sent ahead must be claimed before it starts, so it is known whether it had started. All calls
-are made on the loop.
+Runs are sent as frames and answered in order. A protocol error kills the child and gives the run an
+outcome that says so. With several runs in flight the run that caused a death is unknown: all of
+them are lost, and run again one by one. A run that was sent ahead must be claimed before it starts,
+so it is known whether it had started. All calls are made on the loop.
 """
 
 from __future__ import annotations

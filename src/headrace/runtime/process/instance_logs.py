@@ -1,10 +1,11 @@
 """Lines that instances write on stdout and stderr, with the invocation that was running.
 
-An instance writes its records (prints, log records) as one JSON array after the control character RS, so that they
-name their invocation however late they are read. Plain lines (C code, subprocesses) belong to the run that is active
-when they arrive. Lines are limited in length and in rate, long ones counting for several; dropped lines are counted
-and reported once. A record's claims are checked: its run must be one of its own function, its time about now, its
-level a level, and control characters for terminals are escaped.
+An instance writes its records (prints, log records) as one JSON array after the control character
+RS, so that they name their invocation however late they are read. Plain lines (C code,
+subprocesses) belong to the run that is active when they arrive. Lines are limited in length and in
+rate, long ones counting for several; dropped lines are counted and reported once. A record's claims
+are checked: its run must be one of its own function, its time about now, its level a level, and
+control characters for terminals are escaped.
 """
 
 from __future__ import annotations

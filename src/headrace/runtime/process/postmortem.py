@@ -53,8 +53,8 @@ def verdict(
 ) -> Outcome | Lost | NotStarted:
     """Return the outcome of a run that was not answered.
 
-    A run whose caller has received a part of the answer is not run again, whatever the cause: the caller
-    would receive that part twice.
+    A run whose caller has received a part of the answer is not run again, whatever the cause: the
+    caller would receive that part twice.
     """
     found = _found(death, usage, function, timeout)
     if answer_started and isinstance(found, Lost):

@@ -1,7 +1,7 @@
 """The host's end of a zygote's control socket: sends requests with descriptors, receives reports with pidfds.
 
-Requests are buffered in order while the zygote is slow, with copies of their descriptors. A closed socket and an
-invalid message end the zygote.
+Requests are buffered in order while the zygote is slow, with copies of their descriptors. A closed
+socket and an invalid message end the zygote.
 """
 
 from __future__ import annotations

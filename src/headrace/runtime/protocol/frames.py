@@ -1,8 +1,8 @@
 """Frames between the host and its child processes: bytes in, bodies out. Pure.
 
-A frame is a 16-byte head (body length, CRC-32, nonce) and a body. Bytes from a child are untrusted: a length beyond
-the limit and a wrong checksum return a `ProtocolError` value, after which the caller closes the channel and kills the
-child. The caller checks nonces.
+A frame is a 16-byte head (body length, CRC-32, nonce) and a body. Bytes from a child are untrusted:
+a length beyond the limit and a wrong checksum return a `ProtocolError` value, after which the
+caller closes the channel and kills the child. The caller checks nonces.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The messages between host, zygotes and instances, as frames carry them. Pure.
 
-Each has a tag, so that a message that an instance may not send is refused. Bytes from a child are untrusted: an
-invalid body returns a `ProtocolError` value, after which the caller closes the channel and kills the child.
+Each has a tag, so that a message that an instance may not send is refused. Bytes from a child are
+untrusted: an invalid body returns a `ProtocolError` value, after which the caller closes the
+channel and kills the child.
 """
 
 from __future__ import annotations
@@ -214,8 +215,9 @@ class InstanceFolder(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Load(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
     """Host to zygote: import this, then wait for forks; the first message.
 
-    `uid` is the first id of this zygote's range, 0 if the host has none; `next` is the folder of the first instance.
-    `files` is the folder of all apps' files, `group` the group that instances share there, used where there is a uid.
+    `uid` is the first id of this zygote's range, 0 if the host has none; `next` is the folder of
+    the first instance. `files` is the folder of all apps' files, `group` the group that instances
+    share there, used where there is a uid.
     """
 
     target: str

@@ -1,10 +1,10 @@
 """Isolation of instances: settings that the zygote applies for all, and those of each child.
 
-Steps that are the same for all instances run in the zygote, so that a fork costs nothing more; they run
-before the import of the app, unless they depend on what the app declares. Level 1: kernel limits, a
-separate uid, no new privileges, a system call filter, a private scratch folder. Level 2 adds landlock and
-namespaces. A mechanism
-that the machine lacks is reported, never silently skipped; the result names the level that was reached.
+Steps that are the same for all instances run in the zygote, so that a fork costs nothing more; they
+run before the import of the app, unless they depend on what the app declares. Level 1: kernel
+limits, a separate uid, no new privileges, a system call filter, a private scratch folder. Level 2
+adds landlock and namespaces. A mechanism that the machine lacks is reported, never silently
+skipped; the result names the level that was reached.
 """
 
 from __future__ import annotations
@@ -223,8 +223,8 @@ def steps(
 ) -> list[Step]:
     """Return the steps of a new child that complete its isolation, in order.
 
-    They are prepared before the fork: a name that is looked up after the fork writes to reference counts, so
-    that the kernel copies a page that the child would otherwise share.
+    They are prepared before the fork: a name that is looked up after the fork writes to reference
+    counts, so that the kernel copies a page that the child would otherwise share.
 
     Args:
         instance_isolation: Its isolation settings.

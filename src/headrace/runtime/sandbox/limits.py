@@ -1,8 +1,8 @@
 """Kernel limits of one instance. In: resources. Out: settings, which the sandbox applies.
 
-The address space limit is added to the zygote's size at the fork: imported libraries do not count towards
-the function's memory. The kernel counts processes by uid, so that limit works only where instances have
-separate uids, and never for root.
+The address space limit is added to the zygote's size at the fork: imported libraries do not count
+towards the function's memory. The kernel counts processes by uid, so that limit works only where
+instances have separate uids, and never for root.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Folders that an instance must read although its uid may not pass through their parents.
 
-Examples are a virtual environment under `/root` and an app in a private temporary folder. The zygote creates
-a mount namespace, covers each locked parent with an empty folder and binds only what is needed beneath it.
-So instances can import late, and see less than before. Root only.
+Examples are a virtual environment under `/root` and an app in a private temporary folder. The
+zygote creates a mount namespace, covers each locked parent with an empty folder and binds only what
+is needed beneath it. So instances can import late, and see less than before. Root only.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The system call filter, as a BPF program for the kernel. Pure: names in, bytes out.
 
-A deny list: calls that a function does not need (trace other processes, mount, load code into the kernel,
-join namespaces) fail with EPERM; all others are allowed. A call in a foreign calling convention kills the
-process, since the numbers mean other calls there. Known machines: x86_64 and aarch64.
+A deny list: calls that a function does not need (trace other processes, mount, load code into the
+kernel, join namespaces) fail with EPERM; all others are allowed. A call in a foreign calling
+convention kills the process, since the numbers mean other calls there. Known machines: x86_64 and
+aarch64.
 """
 
 from __future__ import annotations

@@ -2,12 +2,13 @@
 
     host ──> warden ──> zygote ──> instances ──> whatever they start
 
-It runs none of the author's code. It sets up the zygote with the strongest isolation that the machine
-allows, and then waits for it to exit. With namespaces the zygote is the first process of a PID namespace:
-when it exits, the kernel kills every process in that namespace, including daemons and stopped processes.
-Without them orphans become children of the warden, which kills them. The zygote gives up root here, before
-it imports the author's code: in a user namespace that maps only its ids, or by changing its uid and keeping
-only the capabilities with which it changes the uids of instances.
+It runs none of the author's code. It sets up the zygote with the strongest isolation that the
+machine allows, and then waits for it to exit. With namespaces the zygote is the first process of a
+PID namespace: when it exits, the kernel kills every process in that namespace, including daemons
+and stopped processes. Without them orphans become children of the warden, which kills them. The
+zygote gives up root here, before it imports the author's code: in a user namespace that maps only
+its ids, or by changing its uid and keeping only the capabilities with which it changes the uids of
+instances.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Merge of co-partitioned streams in event-time order. Pure: the caller passes the time.
 
-The stream with the oldest next event goes first (on a tie: the stream listed first), and only while every stream has a
-next event; so the order depends on the logs alone. An empty stream delays the others for at most `lateness` seconds,
-then they continue without it. `passes` records that decision, so that a later merge of the same logs has the same order.
+The stream with the oldest next event goes first (on a tie: the stream listed first), and only while
+every stream has a next event; so the order depends on the logs alone. An empty stream delays the
+others for at most `lateness` seconds, then they continue without it. `passes` records that
+decision, so that a later merge of the same logs has the same order.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ _NOTHING = 1 << 62
 class _Lane:
     """Waiting events of one stream, and the position of the next event in its head chunk.
 
-    `head` is that event's time. `exhausted` is whether the last read of the log returned nothing; `since` is when the stream
-    started to delay the others.
+    `head` is that event's time. `exhausted` is whether the last read of the log returned nothing;
+    `since` is when the stream started to delay the others.
     """
 
     __slots__ = ("_times", "chunks", "events", "exhausted", "head", "index", "since")
@@ -114,6 +115,7 @@ class Merge(Intake):
         """Return the readers to read from; one that adds nothing before `wait` counts as exhausted."""
         wanting = tuple(i for i, lane in enumerate(self._lanes) if lane.events < self._limit)
         for index in wanting:
+            # `add` clears it; a reader without events is not added, and so stays exhausted.
             self._lanes[index].exhausted = True
         return wanting
 
@@ -152,6 +154,7 @@ class Merge(Intake):
             each = len(chunk.body) // chunk.count or 1
             most = min(self._limit - count, -(-(self._size - size) // each))
             low, high, latest = lane.take(most, before=before)
+            # Owed pieces were handed out before: they change neither cursors nor passes.
             if not self._owed:
                 end = chunk.offset_of(high - 1) + 1
                 self.passes.took(place, end, (latest, place), dry=self._dry, held=self._excused)
@@ -221,6 +224,7 @@ class Merge(Intake):
                 continue
             lane.since = now if lane.since is None else lane.since
             left = max(left, lane.since + self._lateness - now)
+        # All empty streams wait at the same time, so the longest wait counts.
         if left > 0:
             return None, left
         if not free:

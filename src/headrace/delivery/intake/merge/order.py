@@ -1,10 +1,11 @@
 """Order of a merge, as far as the logs alone do not define it: which streams were passed over, and where. Pure.
 
-While every stream has a next event, the logs decide which goes first. When a stream is empty and the others continue
-without it, that is a *pass*, which depends on timing. If the empty stream then gets an event that is in order anyway, the
-pass is dropped. If the event is late, the pass is kept, as the cut through the streams at which it ended: the stream's
-next event goes after all events that the others had before the cut. A later merge of the same logs holds the stream back
-until then, and so has the same order.
+While every stream has a next event, the logs decide which goes first. When a stream is empty and
+the others continue without it, that is a *pass*, which depends on timing. If the empty stream then
+gets an event that is in order anyway, the pass is dropped. If the event is late, the pass is kept,
+as the cut through the streams at which it ended: the stream's next event goes after all events that
+the others had before the cut. A later merge of the same logs holds the stream back until then, and
+so has the same order.
 """
 
 from __future__ import annotations
@@ -147,8 +148,8 @@ class MergeOrder:
     def changes(self) -> list[tuple[At, SkippedStream | None]]:
         """Return the passes to store since the last call, or to delete where the value is None.
 
-        A stream that is being passed over now counts as late until its next event: after a crash it would be unknown which
-        events went before it.
+        A stream that is being passed over now counts as late until its next event: after a crash it
+        would be unknown which events went before it.
         """
         for stream in self._passed:
             at, cut = (stream, self.cursors[stream]), tuple(self.cursors)

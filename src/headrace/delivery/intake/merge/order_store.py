@@ -1,8 +1,8 @@
 """Store of a merge's order, committed in one change with the positions.
 
-Per function, streams and partition: a row for each kept pass, and one for owed pieces. In: a merge's passes and the
-progress that is being committed. Out: puts and deletes. Nothing is written while every stream has events. It decides
-nothing about the order.
+Per function, streams and partition: a row for each kept pass, and one for owed pieces. In: a
+merge's passes and the progress that is being committed. Out: puts and deletes. Nothing is written
+while every stream has events. It decides nothing about the order.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class MergeOrderStore:
         self._partition = partition
         self._prefix = _prefix(function, streams, partition)
         self._owed: Owed | None = None
+        # Trim at the start too: an earlier owner may have died before it did.
         self._untrimmed = TRIM_EVERY
 
     @property
@@ -134,6 +135,7 @@ class MergeOrderStore:
             for name in self._streams
             for known in (progress[name, self._partition],)
         }
+        # From the front only: the order of what is behind an unfinished event still matters.
         while out and not _left(out[0], done):
             out.popleft()
         if not any(len(_left(chunk, done)) < chunk.size for chunk in out) and (
