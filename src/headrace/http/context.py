@@ -1,4 +1,4 @@
-"""What every handler gets: the node's services, the HTTP server's own counters, and whether it is closing."""
+"""The context of handlers: the node's services, the HTTP server's counters, and an event for its closing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ApiContext:
             route: The route's pattern; "-" where there is none.
             method: In capitals.
             path: As it came.
-            status: Of the answer.
+            status: The answer's status.
             seconds: From headers to answer.
             function: As in `AnsweredRequest`.
         """

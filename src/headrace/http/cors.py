@@ -1,4 +1,4 @@
-"""Which pages of other origins may call a route: preflights, and the headers of answers. Pure."""
+"""CORS for authors' routes: preflights, and the headers of answers (Fetch Standard, "CORS protocol"). Pure."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 
 def allows(cors: Cors | None, origin: str) -> bool:
-    """Whether pages of `origin` may."""
+    """Return whether pages of `origin` may call the route."""
     return cors is not None and ("*" in cors.origins or origin in cors.origins)
 
 
 def answer_headers(cors: Cors | None, origin: str | None) -> Headers:
-    """What an answer to a page of `origin` says; nothing where no page of another origin asked."""
+    """Return the CORS headers of an answer to a page of `origin`."""
     if cors is None:
         return ()
+    # Also without an `Origin`: a cache must not give an answer without CORS headers to a page.
     vary = ((b"vary", b"origin"),)
     if origin is None or not allows(cors, origin):
         return vary
+    # `Cors` refuses `*` together with credentials, which browsers would reject.
     shown = "*" if "*" in cors.origins else origin
     found = [*vary, (b"access-control-allow-origin", shown.encode())]
     if cors.credentials:
@@ -31,14 +33,14 @@ def answer_headers(cors: Cors | None, origin: str | None) -> Headers:
 
 
 def preflight(cors: Cors | None, origin: str | None, methods: list[str]) -> Response:
-    """The answer to a browser that asks beforehand.
+    """Return the answer to a preflight.
 
     Raises:
-        Refused: Pages of that origin may not.
+        Refused: Pages of that origin are not allowed.
     """
     if cors is None or origin is None or not allows(cors, origin):
         raise Refused(
-            f"pages of `{origin}` may not call this route from a browser; its author says which may "
+            f"pages of `{origin}` may not call this route from a browser; its author names those that may "
             "with `cors=Cors(...)`"
         )
     return Response(

@@ -34,12 +34,12 @@ from headrace.telemetry.history import RunHistory
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Whether the node takes work now.
+    """The node's readiness for work.
 
     Attributes:
-        ready: Whether it does.
+        ready: Whether the node takes work now.
         reason: Why not; "" where it does.
-        checks: What was looked at, and what was found.
+        checks: The result of each check, by name.
     """
 
     ready: bool
@@ -53,11 +53,11 @@ class Dependencies:
 
     Attributes:
         instances: The fleet's instances, each a struct with at least `function` and `state`.
-        cold_starts: How long cold starts took.
+        cold_starts: The durations of cold starts.
         failed_start: Why no instance of a function starts.
-        access: Who may use the platform's own paths; see `security/access`.
-        health: Whether the node takes work now; asked at every `/readyz`.
-        check_answers: Whether functions' answers are held against what their routes declare.
+        access: The clients that may use the platform's own paths; see `security/access`.
+        health: The node's readiness, evaluated at every `/readyz`.
+        check_answers: Whether functions' answers are checked against their routes' types.
     """
 
     publisher: Publisher

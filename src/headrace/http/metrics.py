@@ -1,7 +1,7 @@
 """Prometheus metrics: the HTTP server's own counters, and the node's state read at every scrape.
 
-Written a few rows at a time, for a node may have thousands and others want their turn in between. Label values are names of streams, functions
-and route patterns, never paths or keys: their number is bounded by what is deployed.
+Written a few rows at a time: a node may have thousands, and a long scrape must not block the event loop. Label values
+are names of streams, functions and route patterns, never paths or keys: deployments bound their number.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from headrace.telemetry.history import BOUNDS, OUTCOMES, Counters
 
 MEDIA = b"text/plain; version=0.0.4; charset=utf-8"
 PIECE: Final = 10
-"""How many rows of a family are written at a time; a row may be a histogram."""
+"""Rows of a family that are written at a time; a row may be a histogram of a dozen lines."""
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Durations:
-    """How long a route's answers took: a count for each of `_SECONDS`, one more beyond, the sum."""
+    """Durations of a route's answers: a count for each bound of `_SECONDS`, one beyond them, and the sum."""
 
     __slots__ = ("buckets", "seconds")
 
@@ -49,7 +49,11 @@ class Durations:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeSnapshot:
-    """The node at a scrape. What is deployed (`apps`) counts from 0: else it has no rate at first."""
+    """The node at a scrape.
+
+    Attributes:
+        apps: What is deployed; its counters are exported from 0 on.
+    """
 
     counters: Mapping[str, Counters]
     lag: Sequence[LagRow]
@@ -63,7 +67,8 @@ class Metrics:
     """The HTTP server's counters. Owned by the HTTP server; touched only on its loop."""
 
     def __init__(self) -> None:
-        # Plain numbers: the library's own counters cost more than finding the answer's route does.
+        # Plain numbers: a counter of `prometheus_client` takes a lock and costs more than resolving the
+        # answer's route.
         self._published: Counter[str] = Counter()
         self._duplicates: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
@@ -79,8 +84,8 @@ class Metrics:
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count an answer."""
-        asked = (route, method, status)
-        self._requests[asked] = self._requests.get(asked, 0) + 1
+        counted = (route, method, status)
+        self._requests[counted] = self._requests.get(counted, 0) + 1
         durations = self._durations.get(route)
         if durations is None:
             durations = self._durations[route] = Durations()
@@ -88,19 +93,20 @@ class Metrics:
         durations.seconds += seconds
 
     async def render(self, node: NodeSnapshot, slices: Slices) -> bytes:
-        """The exposition text, with the node as it was seen now."""
+        """Return the exposition text of the counters and the node's state."""
         text: list[bytes] = []
         last = ""
         async for piece in slices.over(self._families(node)):
             written = generate_latest(_One(piece))
-            # What a family is stands in two lines, once, whatever the number of its pieces.
+            # `# HELP` and `# TYPE` may appear once for each family, so all pieces but the first lose
+            # them.
             text.append(written if piece.name != last else written.split(b"\n", 2)[2])
             last = piece.name
         await slices.step()
         return b"".join(text)
 
     def _families(self, node: NodeSnapshot) -> Iterator[Metric]:
-        """Every family, in pieces that follow each other."""
+        """Yield every family in consecutive pieces."""
         yield from self._stream_families(node)
         yield from self._request_families()
         yield from _function_families(node)
@@ -111,6 +117,8 @@ class Metrics:
             ("function", "stream", "partition"),
             (((row.function, row.stream, str(row.partition)), row.lag) for row in node.lag),
         )
+        # By function and state, not by instance: instances come and go, and each would leave a
+        # dead time series.
         tally: Counter[tuple[str, str]] = Counter()
         for instance in node.instances:
             name = getattr(instance, "function", "") or getattr(instance, "app", "")
@@ -132,6 +140,8 @@ class Metrics:
             ("headrace_duplicate_events", "Events dropped as published before.", self._duplicates),
             ("headrace_published_bytes", "Bytes of payload taken in over HTTP.", self._bytes),
         ):
+            # From 0: a counter that first appears with 1 has no increase for `rate()`, so the
+            # first event would be missed.
             counts = dict.fromkeys(streams, 0) | known
             rows = (((stream,), count) for stream, count in counts.items())
             yield from _pieces(CounterMetricFamily, name, words, ("stream",), rows)
@@ -213,7 +223,7 @@ def _source_families(sources: Sequence[SourceRow]) -> Iterator[Metric]:
             [slot.kept_bytes for _, slot in slots],
         ),
     ):
-        # What the database did not say is left out: 0 would be good news.
+        # A value that the database did not report is left out: 0 would look like a healthy slot.
         rows = (
             ((function, slot.name), count)
             for (function, slot), count in zip(slots, counts, strict=True)
@@ -277,6 +287,8 @@ def _function_families(node: NodeSnapshot) -> Iterator[Metric]:
 
 def _cold_start_family(starts: ColdStarts) -> Metric:
     name = "headrace_cold_start_seconds"
+    # A summary: quantiles of the latest starts cannot be a histogram, and `promtool` rejects them
+    # as a gauge.
     family = SummaryMetricFamily(
         name,
         "Seconds cold starts took; quantiles of the latest ones.",
@@ -300,12 +312,12 @@ def _left_out_rows(
 
 
 def _policies_of(function: FunctionSpec | None) -> list[str]:
-    """The policies by which events of a function may be left out; none where it is deployed no more."""
+    """Return the policies that may drop events of a function; none where it is no longer deployed."""
     said = {policy: getattr(function, policy) for policy in ("sample", "debounce", "singleton")}
     return [policy for policy, value in said.items() if value is not None]
 
 
 def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
-    """Buckets as Prometheus has them: each counts all that is not above its bound."""
+    """Convert counts to cumulative buckets, as Prometheus expects them: each includes all smaller ones."""
     names = [*map(str, bounds), "+Inf"]
     return list(zip(names, map(float, accumulate(counts)), strict=True))

@@ -1,7 +1,7 @@
-"""The one table from the family of errors to an HTTP status and a problem+json body (RFC 9457).
+"""The table that maps errors to an HTTP status and a problem+json body (RFC 9457).
 
-Comes in: an exception. Goes out: a response. An unexpected exception is answered 500 without its text,
-which stands in the log under the reference the answer names.
+In: an exception. Out: a response. An unexpected exception is answered 500 without its text, which is in
+the log under the reference that the answer names.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Unsupported(errors.Misuse):
 
 
 class TooSlow(errors.Misuse):
-    """The request did not arrive whole in time."""
+    """The request did not arrive completely in time."""
 
     code: ClassVar[str] = "request-timeout"
 
@@ -50,7 +50,8 @@ class HungUp(errors.Unavailable):
     code: ClassVar[str] = "hung-up"
 
 
-# Most particular first: the first class an error is an instance of decides.
+# Most specific first: the first class of which an error is an instance decides. The last column is
+# `Retry-After` in seconds; 0 leaves it out, for a repetition would fail in the same way.
 _TABLE: tuple[tuple[type[errors.HeadraceError], int, str, int], ...] = (
     (NotAllowed, 405, "Method not allowed", 0),
     (KeyReused, 422, "Another request", 0),
@@ -84,7 +85,7 @@ def problem(
     headers: tuple[tuple[bytes, bytes], ...] = (),
     **more: Any,
 ) -> Response:
-    """A problem+json answer."""
+    """Return a problem+json answer."""
     body = {
         "type": f"urn:headrace:error:{code}",
         "title": title,
@@ -97,7 +98,7 @@ def problem(
 
 
 def answer_error(error: errors.HeadraceError) -> Response:
-    """The answer to an error of the family."""
+    """Return the answer to an error of the family."""
     if isinstance(error, CallFailed):
         return answer_call_failure(error)
     for kind, status, title, retry_after in _TABLE:
@@ -106,12 +107,14 @@ def answer_error(error: errors.HeadraceError) -> Response:
             if retry_after:
                 after = getattr(error, "retry_after", retry_after)
                 headers.append((b"retry-after", b"%d" % after))
+            # RFC 9110, section 15.5.2: a 401 must name a challenge; section 15.5.6: a 405 must
+            # name the allowed methods.
             if isinstance(error, Unauthenticated):
                 headers.append((b"www-authenticate", b"Bearer"))
             if isinstance(error, NotAllowed):
                 headers.append((b"allow", error.allowed.encode()))
             if status in {408, 413}:
-                # What is left of the request on this connection is not worth reading.
+                # The rest of the request would have to be read before the next one.
                 headers.append((b"connection", b"close"))
             more: dict[str, Any] = {}
             if isinstance(error, Mismatch):
@@ -121,10 +124,11 @@ def answer_error(error: errors.HeadraceError) -> Response:
 
 
 def answer_call_failure(error: CallFailed) -> Response:
-    """The answer to a call whose function failed: 504 timed out, 502 crashed, 500 raised."""
+    """Return the answer to a failed call: 504 for a timeout, 502 for a crash, 500 for an exception."""
     cause = error.cause
     if cause.kind == WRONG_ANSWER:
-        # What the function holds is not for the client: only its log says what was wrong.
+        # The mismatch quotes the answer, which may hold data that the route must not show: it is only
+        # in the function's log.
         return problem(
             500,
             "The function failed",
@@ -148,7 +152,7 @@ def answer_call_failure(error: CallFailed) -> Response:
 
 
 def answer_failure(error: BaseException, where: str, clock: Clock) -> Response:
-    """The answer to whatever `where` raised; an unexpected exception is logged under a reference."""
+    """Return the answer to an exception raised in `where`; log an unexpected one under a reference."""
     if isinstance(error, errors.HeadraceError):
         return answer_error(error)
     reference = f"{clock.now():x}"
@@ -157,7 +161,7 @@ def answer_failure(error: BaseException, where: str, clock: Clock) -> Response:
 
 
 def _answer_surprise(reference: str) -> Response:
-    """The answer to an unexpected exception."""
+    """Return the answer to an unexpected exception; its text may hold secrets, so it stays in the log."""
     return problem(
         500,
         "Internal error",

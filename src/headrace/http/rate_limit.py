@@ -1,4 +1,4 @@
-"""How often one client may come: a token bucket for each client of each route. The time is given."""
+"""Rate limits of clients: a token bucket for each client of each route. The caller passes the time."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from headrace.model.errors import Overloaded
 from headrace.model.triggers.http import PerClient
 
 MAX_BUCKETS = 16_384
+"""Clients choose their addresses (IPv6), so the number of buckets needs a bound."""
 
 
 class TooOften(Overloaded):
-    """A client asked more often than its route allows.
+    """A client exceeded its route's rate.
 
     Attributes:
-        retry_after: Seconds until it may again.
+        retry_after: Seconds until the next request is allowed.
     """
 
     code: ClassVar[str] = "too-often"
@@ -35,16 +36,18 @@ class RateLimiter:
         self._buckets = TokenBuckets(bound)
 
     def take(self, route: str, client: str, rate: PerClient, now: float) -> None:
-        """Let one request of `client` pass.
+        """Count one request of `client`.
 
         Raises:
             TooOften: Its bucket is empty.
         """
         short = self._buckets.take((route, client), speed=rate.speed, depth=rate.depth, now=now)
         if short:
+            # `Retry-After` has whole seconds (RFC 9110, section 10.2.3); rounding down would make
+            # the client come too early.
             wait = max(math.ceil(short), 1)
             raise TooOften(
-                f"this client may ask {rate.requests:g} times in {float(rate.per):g} s; "
+                f"this client may send {rate.requests:g} requests in {float(rate.per):g} s; "
                 f"try again in {wait} s",
                 wait,
             )
@@ -52,7 +55,7 @@ class RateLimiter:
 
 @lru_cache(maxsize=4_096)
 def client_name(address: str) -> str:
-    """The client behind an address: an IPv6 network is one client, whatever its low bits."""
+    """Return the client of an address: a /64 of IPv6 is one client, since a machine chooses its lower bits."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

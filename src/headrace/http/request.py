@@ -1,7 +1,7 @@
 """HTTP -> values: one request's path, query, headers and body, each read with a bound.
 
-The body comes in whole or not at all, within the HTTP server's byte budget; its deadline is kept by
-`protocol`. Query texts become numbers here, with an error that names the parameter.
+The body is read completely or not at all, within the HTTP server's byte budget; `server/http1` enforces its
+deadline. Texts of the query become numbers here, with an error that names the parameter.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ from headrace.security.access import Peer
 
 MAX_QUERY_PARAMETERS = 100
 _DRAIN_FACTOR = 4
+"""A body that is too large is read on for so many times the limit, so that its client can read the answer."""
 
 
 class Incoming(Protocol):
-    """A body on its way in."""
+    """A body that is being received."""
 
     more: bool
     sender: AnswerSender | None
     streamed: StreamedAnswer | None
 
     @property
-    def holds_back(self) -> bool:
-        """Whether the client waits for `100 Continue` before it sends it."""
+    def awaits_continue(self) -> bool:
+        """True while the client waits for `100 Continue` before it sends the body."""
         ...
 
     def take(self) -> bytes:
-        """What has come since the last time; for a body that is whole, all of it."""
+        """Return the bytes since the last call; all of them for a complete body."""
         ...
 
     async def part(self) -> tuple[bytes, bool]:
-        """The next part, and whether more follows.
+        """Return the next part, and whether more follows.
 
         Raises:
             HungUp: The client went away before its request was complete.
@@ -59,12 +60,12 @@ class IncomingRequest:
 
     Attributes:
         method: In capitals.
-        path: As it came, still percent-encoded, without the query.
-        raw_query: What stands behind the `?`.
-        fields: The headers in their order, names in small letters.
-        headers: The same by name; of a repeated one, the last (`header` has all of it).
-        peer: Who holds the other end of the connection.
-        reserved: Bytes taken out of the server's budget.
+        path: Percent-encoded, without the query.
+        raw_query: The bytes after the `?`.
+        fields: The headers in their order, names in lower case.
+        headers: The headers by name; of a repeated one, the last (`header` returns all).
+        peer: The peer of the connection.
+        reserved: Bytes reserved in the server's budget.
     """
 
     __slots__ = (
@@ -104,7 +105,7 @@ class IncomingRequest:
 
     @property
     def client(self) -> str:
-        """The address of who asks; "" where it has none."""
+        """The client's address; "" where it has none."""
         return self.peer.address
 
     @property
@@ -115,14 +116,16 @@ class IncomingRequest:
         return self._query
 
     def query_pairs(self) -> list[tuple[str, str]]:
-        """The query's parameters in their order, each as often as it was given.
+        """Return the query's parameters in their order, repeated ones included.
 
         Raises:
-            Invalid: It cannot be read.
+            Invalid: The query cannot be decoded.
         """
         if not self.raw_query:
             return []
         try:
+            # Blank values are kept: an empty key is a key, and `?flag=` is not a missing
+            # parameter.
             return parse_qsl(
                 self.raw_query.decode("ascii"),
                 keep_blank_values=True,
@@ -135,7 +138,7 @@ class IncomingRequest:
             ) from error
 
     def header(self, name: str) -> str | None:
-        """A header's text; one that came several times is as if it had come once (RFC 9110, 5.3).
+        """Return a header's text; the values of a repeated one are joined.
 
         Raises:
             Invalid: It is not UTF-8.
@@ -144,6 +147,8 @@ class IncomingRequest:
         raw = self.headers.get(wanted)
         if raw is None:
             return None
+        # RFC 9110, section 5.3: several lines of one name mean the same as one line with a list.
+        # The table by name has only the last of them.
         if len(self.fields) != len(self.headers):
             raw = joint(wanted).join(value for field, value in self.fields if field == wanted)
         try:
@@ -158,20 +163,22 @@ class IncomingRequest:
         return raw.split(b";", 1)[0].strip().lower().decode("latin-1")
 
     def number(self, name: str, default: int, *, low: int = 0, high: int) -> int:
-        """A whole number out of the query.
+        """Return a whole number of the query.
 
         Raises:
-            Invalid: It is none, or out of range.
+            Invalid: It is not a whole number, or out of range.
         """
         text = self.query.get(name)
         if text is None:
             return default
+        # `isdigit` accepts digits of other scripts. Cut to 19 digits before it is compared:
+        # converting a very long number takes quadratic time.
         if not text.isascii() or not text.isdigit() or not low <= int(text[:19]) <= high:
             raise Invalid(f"`{name}={text}` is out of range; use a number from {low} to {high}")
         return int(text)
 
     def seconds(self, name: str, default: float | None, *, high: float) -> float | None:
-        """A duration out of the query, in seconds.
+        """Return a duration of the query, in seconds.
 
         Raises:
             Invalid: It is not a duration, or longer than `high`.
@@ -199,11 +206,11 @@ class IncomingRequest:
             raise Invalid(f"{error}") from error
 
     async def body(self, most: int | None = None, *, packed: bool = False) -> bytes:
-        """The whole body.
+        """Return the whole body.
 
         Args:
-            most: Bytes at most, where the route takes less than the server.
-            packed: Whether the reader unpacks it; else a packed body is refused.
+            most: The route's limit in bytes, where it is below the server's.
+            packed: Whether the caller decompresses it; else a compressed body is refused.
 
         Raises:
             TooLarge: It is larger than the server allows.
@@ -218,13 +225,15 @@ class IncomingRequest:
             limit = most
         incoming = self._incoming
         length = self.headers.get(b"content-length", b"")
-        # What is here whole is measured below.
+        # Refused by its announced length, before a byte of it is stored; a complete body is measured
+        # below.
         if incoming.more and length.isdigit() and int(length) > limit:
-            if not incoming.holds_back:
+            if not incoming.awaits_continue:
                 await self._drain(int(length))
             raise too_large(int(length), limit)
         part, more = (await incoming.part()) if incoming.more else (incoming.take(), False)
         self.reserve(len(part))
+        # The usual case, without a copy of the body.
         if not more:
             if len(part) > limit:
                 raise too_large(len(part), limit)
@@ -240,10 +249,10 @@ class IncomingRequest:
         return bytes(parts)
 
     def streamed_answer(self, extra: Headers) -> StreamedAnswer | None:
-        """Where an answer goes part by part; None where its client could not see its end.
+        """Start an answer in parts; None where the client could not see its end.
 
         Args:
-            extra: Headers of the route's own.
+            extra: Headers to add to the answer.
         """
         sender = self._incoming.sender
         if self.method == "HEAD" or sender is None:
@@ -254,14 +263,14 @@ class IncomingRequest:
         return streamed
 
     async def wait_left(self) -> None:
-        """Return once the client has hung up; for requests whose body is not read."""
+        """Return once the client is gone; for requests whose body is not read."""
         await self._incoming.left()
 
     async def json(self, kind: Any) -> Any:
-        """The body as a value of the given type; an empty body counts as `{}`.
+        """Decode the body as a value of the given type; an empty body counts as `{}`.
 
         Raises:
-            Invalid: It is not.
+            Invalid: It is not of that type.
         """
         raw = await self.body() or b"{}"
         try:
@@ -270,7 +279,7 @@ class IncomingRequest:
             raise Invalid(f"the body cannot be read: {error}") from error
 
     def reserve(self, size: int) -> None:
-        """Take bytes out of the HTTP server's budget until the request is answered.
+        """Reserve bytes of the HTTP server's budget until the request is answered.
 
         Raises:
             Overloaded: The bodies of all requests together are too large.
@@ -279,8 +288,9 @@ class IncomingRequest:
         self.reserved += size
 
     async def _drain(self, length: int) -> None:
-        # A client that is still sending does not read an answer: let it finish, within reason,
-        # and keep nothing of it.
+        # Many clients read no answer before they have sent their body, and closing the connection
+        # then makes the kernel discard the answer (RFC 9112, section 9.6). So the rest is read,
+        # within a bound, and dropped.
         left = min(length, self._admission.max_body_bytes * _DRAIN_FACTOR)
         more = self._incoming.more
         while left > 0 and more:
@@ -289,15 +299,15 @@ class IncomingRequest:
 
 
 def wants_page(request: IncomingRequest) -> bool:
-    """Whether it is a browser that goes to an address, and not a program."""
+    """Return whether the client is a browser that opens a page, and not a program."""
     return request.method in {"GET", "HEAD"} and "text/html" in (request.header("accept") or "")
 
 
 def refuse_encoding(headers: Mapping[bytes, bytes]) -> None:
-    """Pass, where the body is not packed.
+    """Pass a body that is not compressed.
 
     Raises:
-        Unsupported: It is.
+        Unsupported: It is compressed.
     """
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding != b"identity":
@@ -308,12 +318,14 @@ def refuse_encoding(headers: Mapping[bytes, bytes]) -> None:
 
 
 def joint(name: bytes) -> bytes:
-    """What stands between the values of a header that came several times."""
+    """Return the separator between the values of a repeated header."""
+    # RFC 6265, section 4.2.1, separates cookies by `; `. HTTP/2 proxies split them into several
+    # lines (RFC 9113, section 8.2.3).
     return b"; " if name == b"cookie" else b", "
 
 
 def too_large(size: int | str, limit: int) -> TooLarge:
-    """The error for a body of `size` bytes where `limit` are taken."""
+    """Return the error for a body of `size` bytes where `limit` are accepted."""
     shown = size if isinstance(size, str) else f"{size:,}"
     return TooLarge(
         f"the body has {shown} bytes, and {limit:,} are taken here; send several smaller requests, or "

@@ -1,7 +1,7 @@
-"""Values -> HTTP: what goes back over the wire, and how our values look as JSON.
+"""Values -> HTTP: responses, and the JSON form of the platform's values.
 
-Times leave as RFC 3339, positions as `stream/partition/offset`, payloads as JSON where they are
-JSON, else as `value_text` or `value_base64`.
+Times are RFC 3339, positions `stream/partition/offset`, payloads JSON where they are JSON, else
+`value_text` or `value_base64`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from headrace.model.record import Position
 _encoder = msgspec.json.Encoder()
 _raw = msgspec.json.Decoder(msgspec.Raw)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Fields that hold microseconds since the epoch, in every struct that is shown.
+# Fields with microseconds since the epoch, in every struct that is shown. By name: their type is `int`,
+# like that of offsets and counts.
 TIME_FIELDS = frozenset(
     {
         "time",
@@ -45,7 +46,7 @@ JSON = b"application/json"
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
-    """A whole answer."""
+    """A complete answer."""
 
     status: int
     body: bytes
@@ -60,12 +61,12 @@ def json_response(
     media: str = "application/json",
     headers: tuple[tuple[bytes, bytes], ...] = (),
 ) -> Response:
-    """An answer whose body is `value` as JSON."""
+    """Return an answer whose body is `value` as JSON."""
     return Response(status, _encoder.encode(value), media.encode(), headers)
 
 
 async def json_list(name: str, members: Iterable[Any], slices: Slices, **others: Any) -> Response:
-    """An answer whose body is `{name: [members], **others}`, of which there may be thousands."""
+    """Return an answer with the body `{name: [members], **others}`, encoded in slices for thousands of members."""
     found = [_encoder.encode(member) async for member in slices.over(members)]
     after = b"".join(
         b",%s:%s" % (_encoder.encode(other), _encoder.encode(value))
@@ -91,18 +92,20 @@ def _member(name: str, value: Any) -> bytes:
 
 
 def rfc3339(micros: int) -> str:
-    """A time as text, in UTC; "" for 0, which means never or unknown."""
+    """Return a time as text, in UTC; "" for 0, which means never or unknown."""
     if micros <= 0:
         return ""
     try:
         moment = _EPOCH + timedelta(microseconds=micros)
+    # Stored values may come from foreign sources: one beyond the year 9999 must not make a whole
+    # list unreadable.
     except OverflowError:
         return ""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def view(value: Any) -> Any:
-    """A value as plain JSON data: structs as objects, positions and times as text."""
+    """Convert a value to plain JSON data: structs to objects, positions and times to text."""
     if isinstance(value, Position):
         return str(value)
     if isinstance(value, Cause):
@@ -124,11 +127,12 @@ def view(value: Any) -> Any:
 
 
 def payload(value: bytes) -> dict[str, Any]:
-    """A payload under the name that says how it is written: `value`, `value_text`, `value_base64`."""
+    """Return a payload under the name of its form: `value`, `value_text` or `value_base64`."""
     try:
         text = value.decode()
     except UnicodeDecodeError:
-        # The JSON decoder does not look into the strings it passes over.
+        # Before JSON is tried: `msgspec.Raw` skips strings without a check, and invalid UTF-8 in
+        # one would make the whole answer invalid.
         return {"value_base64": base64.b64encode(value).decode()}
     try:
         return {"value": _raw.decode(value)}
@@ -137,7 +141,7 @@ def payload(value: bytes) -> dict[str, Any]:
 
 
 def event_view(event: Event) -> dict[str, Any]:
-    """An event without its position; what it does not have is left out."""
+    """Return an event without its position; fields that it does not have are left out."""
     shown: dict[str, Any] = {}
     if event.key is not None:
         shown["key"] = event.key
@@ -156,7 +160,7 @@ def event_view(event: Event) -> dict[str, Any]:
 
 
 def dead_view(dead: DeadEvent) -> dict[str, Any]:
-    """A dead letter with its original event."""
+    """Return a dead letter with its event."""
     return {
         "function": dead.function,
         "position": str(dead.position),
@@ -172,14 +176,14 @@ def dead_view(dead: DeadEvent) -> dict[str, Any]:
 
 
 def _edited_view(dead: DeadEvent) -> dict[str, Any]:
-    """What operators have changed, and what was there first; nothing where there are no edits."""
+    """Return the edits of operators and the original event; nothing where there are no edits."""
     if not dead.edits:
         return {}
     return {"edits": view(dead.edits), "original": event_view(decode_event(dead.original))}
 
 
 def published_view(found: PublishReceipt) -> dict[str, Any]:
-    """What became of published events: each position as `stream/partition/offset`, and how many have none."""
+    """Return the result of a publish: the position of each event, and counts of those without one."""
     return {
         "positions": [None if each is None else str(each) for each in found.positions],
         "duplicates": found.duplicates,

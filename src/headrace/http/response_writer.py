@@ -1,7 +1,7 @@
 """Answers -> the bytes of HTTP/1.1. Pure.
 
-What a function sets as a header must not be able to begin a line of its own: a name or value that
-could is refused here, wherever it came from.
+A header must not be able to begin another line: a name or value that could is refused here, wherever it
+came from (response splitting, RFC 9112, section 11.1).
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from headrace.http.response import JSON, Response
 from headrace.model.errors import Invalid
 
 FRESH_S = 0.25
+"""Seconds for which a `date` line is used again; the header has a resolution of a second."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 _BODYLESS = frozenset({204, 304})
 _ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _ALWAYS_LINES = b"".join(b"%b: %b\r\n" % each for each in _ALWAYS)
+# A token, and a field value without control characters (RFC 9110, sections 5.6.2 and 5.5).
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -37,7 +39,7 @@ _STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
 
 
 class Date:
-    """The `date` line, made again a few times a second. Owned by the HTTP server."""
+    """The `date` line, formatted a few times a second and not for every answer. Owned by the HTTP server."""
 
     def __init__(self, now: Callable[[], int]) -> None:
         self._now = now
@@ -45,7 +47,7 @@ class Date:
         self._line = b""
 
     def line(self, moment: float) -> bytes:
-        """The line at `moment` of the loop's time."""
+        """Return the line at `moment`, in the loop's time."""
         if moment >= self._until:
             self._until = moment + FRESH_S
             second = self._now() // 1_000_000
@@ -54,7 +56,7 @@ class Date:
 
 
 def chunk(part: bytes) -> bytes:
-    """A part of an answer as it goes over the wire (RFC 9112, section 7.1); `LAST_CHUNK` ends it."""
+    """Return a part of an answer as a chunk (RFC 9112, section 7.1); `LAST_CHUNK` ends the answer."""
     return b"%x\r\n%b\r\n" % (len(part), part)
 
 
@@ -67,15 +69,15 @@ def written(
     last: bool,
     chunked: bool = False,
 ) -> bytes:
-    """The answer as it goes over the wire.
+    """Return the bytes of an answer.
 
     Args:
-        response: What is answered.
-        extra: Headers of the route's own, besides the answer's.
+        response: The answer.
+        extra: Headers to add to the answer's own.
         date: The `date` line.
-        method: Of the request; an answer to `HEAD` has no body.
+        method: The request's method; an answer to `HEAD` has no body.
         last: Whether the connection closes after it.
-        chunked: Whether this is only its head, and chunks follow.
+        chunked: Whether only the head is written, and chunks follow.
 
     Raises:
         Invalid: It has a header that cannot be sent.
@@ -86,7 +88,7 @@ def written(
         and response.status == 200
         and not (response.headers or extra or chunked)
     ):
-        # Nearly every answer, and nothing of it comes from outside but the body.
+        # Nearly every answer. Nothing of its head comes from outside, so it needs no check.
         return (
             b"HTTP/1.1 200 OK\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%b\r\n%b"
             % (
@@ -104,11 +106,14 @@ def written(
         *_ALWAYS,
     ]
     if method == "HEAD" and not body:
-        # The length of the body is not known here; it is not 0.
+        # The length that `GET` would have is unknown here, and 0 would be wrong; RFC 9110, section 8.6,
+        # allows to leave it out.
         del headers[1]
     headers = [each for each in headers if each[0] not in own]
     headers += response.headers
+    # `vary` may be repeated, and leaving out the route's would let a cache mix up origins.
     headers += [each for each in extra if each[0] == b"vary" or each[0] not in own]
+    # RFC 9110, section 8.6: no `Content-Length` with 204; a 304 has none of its own here.
     if response.status in _BODYLESS:
         headers = [each for each in headers if each[0] not in {b"content-length", b"content-type"}]
     lines = [_STATUS_LINES[response.status], date]
@@ -126,7 +131,7 @@ def written(
 
 
 def closes(response: Response) -> bool:
-    """Whether the answer itself says that its connection closes."""
+    """Return whether the answer has `Connection: close`."""
     return any(
         name == b"connection" and b"close" in value.lower() for name, value in response.headers
     )

@@ -1,7 +1,6 @@
-"""Which handler answers a method and a path. Pure: no request is needed to ask.
+"""A table from methods and paths to handlers. Pure.
 
-Patterns are written `/streams/{stream}/records`; a segment in braces takes any text. Segments are
-split before they are unquoted, so that a key may hold a slash (`%2F`).
+Patterns are written `/streams/{stream}/records`; a segment in braces matches any text.
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ class Router(Generic[H]):
     """A table of patterns. Filled once, then only read."""
 
     def __init__(self) -> None:
+        # By the number of segments, so that a path is compared with few patterns.
         self._patterns: dict[int, list[tuple[tuple[str | None, ...], str, dict[str, H]]]] = {}
 
     def add(self, method: str, pattern: str, handler: H) -> None:
-        """Let `handler` answer; literal segments win over braces by being added first."""
+        """Add a handler; a pattern with literal segments must be added before one with braces at the same place."""
         parts = tuple(None if part.startswith("{") else part for part in pattern.split("/")[1:])
         rows = self._patterns.setdefault(len(parts), [])
         for known, _, methods in rows:
@@ -45,13 +45,14 @@ class Router(Generic[H]):
         return [(method, text) for method, text, _ in self.rows()]
 
     def find(self, method: str, raw_path: str) -> tuple[H, tuple[str, ...], str]:
-        """The handler, the texts that stand in the braces, and the pattern.
+        """Return the handler, the texts of the path's parameters, and the pattern.
 
         Raises:
             Unknown: No pattern fits the path.
             NotAllowed: One does, but not with this method.
             Invalid: A segment is not UTF-8 once unquoted.
         """
+        # Split before the segments are unquoted: a key may contain a slash (`%2F`).
         parts = raw_path.split("/")[1:]
         if len(parts) > 1 and parts[-1] == "":
             parts.pop()
@@ -71,7 +72,7 @@ class Router(Generic[H]):
 
 
 def unquoted(part: str) -> str:
-    """A segment as text.
+    """Return a segment as text.
 
     Raises:
         Invalid: It is not UTF-8.

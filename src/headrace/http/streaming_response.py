@@ -1,10 +1,10 @@
-"""An answer that is sent while its function still runs: values -> chunks on the connection.
+"""An answer that is sent while its function runs: values -> chunks on the connection.
 
     OPEN -> STARTED -> ENDED     the function ended and its effects are committed
             STARTED -> BROKEN    it failed: the answer stops in the middle
 
-Its end is the promise: the last chunk is sent only after the commit, so a client that has read the
-answer to its end knows that it holds. What fails before the first part is an ordinary answer.
+The last chunk is sent only after the commit, so a client that has read the answer to its end knows that the
+effects are stored. A failure before the first part is an ordinary answer.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ COMMITTED: Final = b"event: committed\ndata: {}\n\n"
 
 
 def framed(value: bytes, media: bytes) -> bytes:
-    """A value, which is JSON, as an event or as a line."""
+    """Return a JSON value as a server-sent event or as a line."""
     if b"\n" in value or b"\r" in value:
-        # Bytes that a handler gave as JSON may be of several lines; between tokens a space is as good.
+        # A handler may return formatted JSON as bytes, and a line break would end the event or the
+        # line. In JSON it can only be between tokens, where a space means the same (RFC 8259,
+        # section 2).
         value = value.replace(b"\r", b" ").replace(b"\n", b" ")
     return b"data: %b\n\n" % value if media == EVENTS else value + b"\n"
 
 
 class AnswerSender(Protocol):
-    """A client's connection, as far as an answer in parts needs it."""
+    """The connection to the client, as an answer in parts uses it."""
 
     def begin(self, response: Response, extra: Headers) -> None:
         """Send the head of an answer whose chunks follow.
@@ -42,16 +44,16 @@ class AnswerSender(Protocol):
         ...
 
     def send(self, data: bytes) -> None:
-        """Send; nothing where the client is gone."""
+        """Send bytes; do nothing where the client is gone."""
         ...
 
     async def wait_writable(self) -> None:
-        """Return when the client has taken enough of what was sent, or is gone."""
+        """Return when the client has read enough of what was sent, or is gone."""
         ...
 
 
 class AnswerState(Enum):
-    """How far an answer is."""
+    """The progress of an answer."""
 
     OPEN = "open"
     STARTED = "started"
@@ -63,9 +65,9 @@ class StreamedAnswer:
     """One answer in parts; a `delivery.calls.streaming.Listener`. Owned by the request's task.
 
     Args:
-        sender: Where it is sent.
-        accept: What the client asks for: server-sent events, else lines.
-        extra: Headers of the route's own.
+        sender: The client's connection.
+        accept: The client's `Accept`; without server-sent events in it the answer has lines.
+        extra: Headers to add to the answer.
     """
 
     def __init__(self, sender: AnswerSender, accept: str, extra: Headers) -> None:
@@ -76,12 +78,14 @@ class StreamedAnswer:
         self._raw = False
 
     async def take(self, body: bytes, head: WireReply | None) -> None:
-        """Send a part on; returns when the next may be sent."""
+        """Send a part; return when the next may be sent."""
         if self.state is AnswerState.OPEN:
             self._begin(head)
         if body:
             part = body if self._raw else framed(body, self._media)
             self._sender.send(chunk(part))
+            # Backpressure as far as the handler: the instance yields its next value only after
+            # this returns.
             await self._sender.wait_writable()
 
     def _begin(self, head: WireReply | None) -> None:
@@ -94,13 +98,13 @@ class StreamedAnswer:
             ]
             if self._raw:
                 media = head.media.encode()
-        # A proxy must not buffer what should arrive at once.
+        # nginx buffers answers of an upstream unless this header forbids it.
         headers.append((b"x-accel-buffering", b"no"))
         self._sender.begin(Response(status, b"", media, tuple(headers)), self._extra)
         self.state = AnswerState.STARTED
 
     def end(self) -> None:
-        """All is sent, and committed."""
+        """Send the end: all parts are sent, and the effects are committed."""
         if self.state is AnswerState.OPEN:
             self._begin(None)
         self.state = AnswerState.ENDED
@@ -110,12 +114,13 @@ class StreamedAnswer:
         self._sender.send(last)
 
     def break_off(self, problem: Response) -> None:
-        """It failed in the middle: say so where the form allows it, and leave the end out."""
+        """Report a failure in the middle where the media type allows it; send no last chunk."""
+        # A missing last chunk marks the message as incomplete (RFC 9112, section 8).
         self.state = AnswerState.BROKEN
         if self._is_event_stream:
             self._sender.send(chunk(b"event: failed\ndata: %b\n\n" % problem.body))
 
     @property
     def _is_event_stream(self) -> bool:
-        # A browser's EventSource does not see how an answer ends: an event says so.
+        # `EventSource` does not report how an answer ends and reconnects, so an event reports it.
         return self._media == EVENTS and not self._raw

@@ -73,7 +73,7 @@ class HttpClient:
             for name, text in as_operator(services.operator.key, headers).items()
         ]
         listening = _Listening()
-        request_body = RequestBody(go_on=_nothing, invite=None, sender=listening)
+        request_body = RequestBody(resume=_nothing, invite=None, sender=listening)
         request_body.feed(data)
         request_body.complete()
         answered = await self._application.answer(

@@ -12,13 +12,13 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.http.pipeline.cloudevents import Holds, batch, binary, is_binary, structured
+from headrace.http.pipeline.cloudevents import ValueFormat, batch, binary, is_binary, structured
 from headrace.http.pipeline.event_bodies import CHECKS, NOTHING
 from headrace.model.errors import Invalid
 from headrace.model.event import Event
 
-HOLDS = {codec: Holds(CHECKS[codec], NOTHING[codec]) for codec in CHECKS}
-JSON, BYTES = HOLDS["json"], HOLDS["bytes"]
+VALUES = {codec: ValueFormat(CHECKS[codec], NOTHING[codec]) for codec in CHECKS}
+JSON, BYTES = VALUES["json"], VALUES["bytes"]
 REQUIRED = {b"ce-specversion": b"1.0", b"ce-id": b"1", b"ce-source": b"/shop", b"ce-type": b"order"}
 
 
@@ -142,8 +142,8 @@ def test_a_header_of_bytes_that_are_no_text_is_refused() -> None:
     ("codec", "value"), [("json", b"null"), ("text", b""), ("msgpack", b"\xc0"), ("bytes", b"")]
 )
 def test_an_event_needs_no_data(codec: str, value: bytes) -> None:
-    assert binary(REQUIRED, b"", None, HOLDS[codec]).value == value
-    assert structured(cloudevent(data=...), None, HOLDS[codec]).value == value
+    assert binary(REQUIRED, b"", None, VALUES[codec]).value == value
+    assert structured(cloudevent(data=...), None, VALUES[codec]).value == value
     assert structured(cloudevent(data=None), None, JSON).value == b"null"
 
 

@@ -37,7 +37,7 @@ def _nothing() -> None: ...
 
 def request(query: bytes = b"", method: str = "POST", **headers: str) -> IncomingRequest:
     named = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
-    request_body = RequestBody(go_on=_nothing, invite=None)
+    request_body = RequestBody(resume=_nothing, invite=None)
     return IncomingRequest(
         method, "/x", query, named, dict(named), Peer("10.0.0.9"), request_body, Admission()
     )
@@ -125,7 +125,7 @@ def test_a_route_without_a_body_makes_one_of_query_and_path() -> None:
 def test_a_header_that_came_several_times_is_one_text() -> None:
     route = resolved(Http("POST", "/x", headers=("X-Many", "Cookie")), Any)
     fields = [(b"x-many", b"1"), (b"cookie", b"a=1"), (b"x-many", b"2"), (b"cookie", b"b=2")]
-    request_body = RequestBody(go_on=_nothing, invite=None)
+    request_body = RequestBody(resume=_nothing, invite=None)
     given = IncomingRequest(
         "POST", "/x", b"", fields, dict(fields), Peer(""), request_body, Admission()
     )

@@ -13,10 +13,10 @@ from headrace.model.errors import Invalid
 
 @dataclass(frozen=True)
 class OwnSteps:
-    """A path of the platform's own that is answered by a pipeline instead of a handler.
+    """One of the platform's own paths that is answered by a pipeline instead of a handler.
 
     Attributes:
-        compile: Makes the steps and the end from the texts in the path's braces.
+        compile: Returns the steps and the end for the texts of the path's parameters.
     """
 
     compile: Callable[[ApiContext, tuple[str, ...]], tuple[Sequence[RouteStep], RouteEnd]]

@@ -1,7 +1,7 @@
-"""The routes authors declare: a table made from what is deployed, and who answers a request.
+"""The table of the routes that authors declare, built from the deployed apps.
 
-In: a method and a path. Out: the trigger, its function, and what stands in the braces of its path;
-None where no route has the path. The table is made again when an app is deployed. Answers nothing.
+In: a method and a path. Out: the trigger, its function, and the path's parameters; None where no route
+has the path. The table is built again when an app is deployed. Sends no answer.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from headrace.model.triggers.http import Bearer, Cors, Http, PerClient, Proxy, W
 from headrace.patterns.schema_validation import Checker
 
 MAX_FOUND = 1_024
+"""Paths whose routes are remembered; clients choose paths, so there is no other bound."""
 MAX_PATH = 256
 _UNKNOWN: Any = object()
 DOTS = frozenset({".", ".."})
@@ -33,14 +34,14 @@ ANY = "{}"
 
 @dataclass(frozen=True)
 class Target:
-    """Who answers at a path.
+    """The receiver of a path's requests.
 
     Attributes:
         app: The app that declared it.
         trigger: The route as declared.
         segments: The parts of its path.
-        function: Who is called; None for a proxy.
-        stream: Where requests are kept until the function has had them; "" where they are not.
+        function: The function that is called; None for a proxy.
+        stream: The stream that stores requests until the function has processed them; "" without one.
     """
 
     app: str
@@ -51,7 +52,7 @@ class Target:
 
     @property
     def name(self) -> str:
-        """For metrics and rate limits."""
+        """The route's name in metrics and rate limits."""
         return self.trigger.path
 
     @property
@@ -61,42 +62,42 @@ class Target:
 
     @cached_property
     def body(self) -> Checker | None:
-        """What holds bodies against their type; None where any will do."""
+        """The checker of bodies; None where any body is accepted."""
         schema = None if isinstance(self.trigger, Proxy) else self.trigger.schema
         return None if schema is None else Checker(schema)
 
     @cached_property
     def query(self) -> Checker | None:
-        """The same for queries."""
+        """The checker of queries; None where any query is accepted."""
         schema = None if isinstance(self.trigger, Proxy) else self.trigger.query_schema
         return None if schema is None else Checker(schema)
 
     @cached_property
     def declared_answer(self) -> DeclaredAnswer | None:
-        """What holds answers against their types; None where none is declared."""
+        """The checker of answers; None where none is declared."""
         trigger = self.trigger
         declared = isinstance(trigger, Http) and (trigger.answers or not trigger.any_status)
         return DeclaredAnswer(trigger) if isinstance(trigger, Http) and declared else None
 
     @property
     def cors(self) -> Cors | None:
-        """Which other pages may call it."""
+        """The pages of other origins that may call it."""
         return self.trigger.cors
 
     @property
     def auth(self) -> Bearer | None:
-        """Who may come in."""
+        """The token that it requires; None without one."""
         return self.trigger.auth
 
     @property
     def rate(self) -> PerClient | None:
-        """How often one client may."""
+        """The limit of requests of one client."""
         return self.trigger.rate
 
 
 @dataclass(frozen=True)
 class Found:
-    """A target with its pipeline, what stands in the braces, and the methods of its path."""
+    """A target with its pipeline, the path's parameters, and the methods of its path."""
 
     target: Target
     pipeline: RoutePipeline
@@ -105,7 +106,7 @@ class Found:
 
 
 class RouteTable:
-    """Every route of every app deployed, compiled. Made again when they change."""
+    """The compiled routes of every deployed app, compiled again when the apps change."""
 
     def __init__(
         self, apps: Mapping[str, AppSpec], compile_route: Callable[[Target], RoutePipeline]
@@ -114,47 +115,51 @@ class RouteTable:
         self._compile_route = compile_route
         self._known: list[AppSpec] = []
         self._targets: dict[str, list[tuple[Target, RoutePipeline]]] = {}
-        # Paths without names in braces, which clients ask for again and again; None: no route.
+        # Paths without parameters, which clients request again and again. None means no route, so that
+        # the platform's own paths are not compared with every route each time.
         self._found: dict[tuple[str, str], Found | None] = {}
 
     @property
     def apps(self) -> list[AppSpec]:
-        """The apps as they are deployed now."""
+        """The apps that are deployed now."""
         return list(self._apps.values())
 
     def holds(self, apps: list[AppSpec]) -> bool:
-        """Whether these are still the apps that are deployed."""
-        # What is the same object is equal without being looked into.
+        """Return whether these are still the apps that are deployed."""
+        # List equality compares identical objects by identity first, so this is cheap enough for
+        # every request; a callback from deployments would be one more way to forget.
         return list(self._apps.values()) == apps
 
     def find(self, method: str, raw_path: str, asked: str | None) -> Found | None:
-        """Who answers; for `OPTIONS`, who would answer the method a browser means to use.
+        """Return the target of a request; for `OPTIONS`, that of the method a browser wants to use.
 
         Raises:
-            NotAllowed: The path is a route's, the method is not.
-            Invalid: What stands in the braces is not of the kind asked for, or no UTF-8.
+            NotAllowed: The path belongs to a route, but not with this method.
+            Invalid: A path parameter is not of its type, or is not UTF-8.
         """
         apps = list(self._apps.values())
-        # What is the same object is equal without being looked into.
         if apps != self._known:
             self._known = apps
             self._targets = self._compiled(targets_of(apps))
             self._found.clear()
-        asks = (method, raw_path)
-        known: Found | None = self._found.get(asks, _UNKNOWN)
+        wanted = (method, raw_path)
+        known: Found | None = self._found.get(wanted, _UNKNOWN)
         if known is not _UNKNOWN:
             return known
         found = self._look(method, raw_path, asked)
+        # Not for `OPTIONS`, which also depends on a header, nor with parameters, which differ
+        # from request to request. Errors are raised above and so not remembered.
         if method != "OPTIONS" and not (found and found.params) and len(raw_path) <= MAX_PATH:
             if len(self._found) >= MAX_FOUND:
                 self._found.clear()
-            self._found[asks] = found
+            self._found[wanted] = found
         return found
 
     def _look(self, method: str, raw_path: str, asked: str | None) -> Found | None:
         parts = raw_path.split("/")[1:]
         if not parts or not (among := self._among(parts[0])):
             return None
+        # RFC 9110, section 9.3.2: `HEAD` is `GET` without the body.
         wanted = asked if method == "OPTIONS" and asked else "GET" if method == "HEAD" else method
         fitting = [
             (target, pipeline, quoted)
@@ -164,6 +169,8 @@ class RouteTable:
         if not fitting:
             return None
         methods = sorted({name for target, _, _ in fitting for name in target.trigger.methods})
+        # A parameter of the wrong type is an error only if no later route accepts the path:
+        # `/orders/{id:int}` and `/orders/{name}` may stand next to each other.
         wrong: Invalid | None = None
         for target, pipeline, quoted in fitting:
             if wanted not in target.trigger.methods:
@@ -183,12 +190,12 @@ class RouteTable:
         raise NotAllowed(f"`{method}` does nothing at `{raw_path:.200}`; use {names}", names)
 
     def cors_at(self, raw_path: str) -> Cors | None:
-        """Which pages may call the routes of a path; None where there is none, or none may."""
+        """Return the pages that may call the routes of a path; None where there are none."""
         found = (target.cors for target in self._at(raw_path) if target.cors is not None)
         return next(found, None)
 
     def is_authored(self, raw_path: str) -> bool:
-        """Whether a path is a route's, whatever the method."""
+        """Return whether a path belongs to a route, with any method."""
         return next(self._at(raw_path), None) is not None
 
     def _at(self, raw_path: str) -> Iterator[Target]:
@@ -206,7 +213,9 @@ class RouteTable:
         return [*self._targets.get(first, ()), *self._targets.get(ANY, ())]
 
     def _compiled(self, targets: list[Target]) -> dict[str, list[tuple[Target, RoutePipeline]]]:
-        """Each target with its pipeline, in the order in which they are tried, by the path's first part."""
+        """Return the targets with their pipelines by the path's first part, in the order in which they are tried."""
+        # A route's first part is always literal, so a path is compared only with the routes that
+        # share it.
         found: dict[str, list[tuple[Target, RoutePipeline]]] = {}
         for target in sorted(targets, key=lambda target: rank(target.segments)):
             compiled = (target, self._compile_route(target))
@@ -215,7 +224,7 @@ class RouteTable:
         return found
 
     def of_stream(self, stream: str) -> Target | None:
-        """The route whose requests are kept in `stream`."""
+        """Return the route whose requests are stored in `stream`."""
         for target in targets_of(self._apps.values()):
             if target.stream == stream:
                 return target
@@ -223,7 +232,7 @@ class RouteTable:
 
 
 def targets_of(apps: Iterable[AppSpec]) -> list[Target]:
-    """Every route of the apps."""
+    """Return every route of the apps."""
     found = []
     for app in apps:
         for function in app.functions:
@@ -233,6 +242,7 @@ def targets_of(apps: Iterable[AppSpec]) -> list[Target]:
                     stream = "" if reads is None else reads.streams[0]
                     found.append(Target(app.name, trigger, trigger.segments, function, stream))
         for proxy in app.proxies:
+            # Two targets: a proxy takes its own path and everything below it.
             whole = segments_of(proxy.path, proxy.path)
             found.append(Target(app.name, proxy, whole))
             found.append(Target(app.name, proxy, (*whole, Segment("", "rest", "path"))))
@@ -241,7 +251,8 @@ def targets_of(apps: Iterable[AppSpec]) -> list[Target]:
 
 def _text(segment: Segment, quoted: str) -> str:
     text = unquoted(quoted)
-    # A service behind may read the path in its own way: nothing that climbs is handed on.
+    # An upstream may normalise the path in its own way: `..`, also percent-encoded or with a
+    # backslash, must not reach a path outside the route.
     if DOTS & set(text.replace("\\", "/").split("/")):
         raise Invalid(f"`{segment.name}` in the path holds `.` or `..` as a step; write it without")
     return text

@@ -1,4 +1,4 @@
-"""Steps that say who may come in: by a token of the author's route, by `security/access`, by a page's origin."""
+"""Steps that authorize a request: by the token of an author's route, by `security/access`, by a page's origin."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from headrace.security.access import needs_proof
 
 CONSOLE: Final = "/console"
 _SITES = (None, b"none", b"same-origin")
+"""Values of `Sec-Fetch-Site` for a page that the user opened or that this node served; None: an old browser."""
 
 
 async def authorize(context: ApiContext, request: IncomingRequest, scope: str) -> None:
-    """Pass, where the request shows a key, a session or a token that is good for `scope`.
+    """Pass a request with the operator's key, a session or a token for `scope`.
 
     Raises:
-        Unauthenticated, Refused: It does not.
+        Unauthenticated, Refused: It has none of them.
     """
     shown = request.header("authorization")
+    # The key and the session are compared in memory; only a token costs a look-up in the storage.
     if not (context.services.operator.shows(shown) or is_session(context, request)):
         await context.services.tokens.check(shown, scope)
 
 
 def is_session(context: ApiContext, request: IncomingRequest) -> bool:
-    """Whether the operator's browser goes to a page of the console by itself.
-
-    Its cookie goes to no other path; a page of another origin, or a script, that asks with it is refused by what
-    browsers say of each request.
-    """
+    """Return whether the request is the operator's browser opening a page of the console."""
     headers = request.headers
+    # Browsers attach the cookie to requests that other pages cause, too. `Sec-Fetch-Dest` and
+    # `Sec-Fetch-Site` cannot be set by scripts, so they tell a page that was opened from one that
+    # a foreign page or a script requests. A session only reads: `POST` needs the key (ADR 0029).
     return (
         request.method in {"GET", "HEAD"}
         and (request.path == CONSOLE or request.path.startswith(f"{CONSOLE}/"))
@@ -47,14 +48,14 @@ def is_session(context: ApiContext, request: IncomingRequest) -> bool:
 
 
 class AuthorizePlatform(RouteStep):
-    """Let in who may use one of the platform's own paths."""
+    """Authorize a request for one of the platform's own paths."""
 
     def __init__(self, context: ApiContext, scope: str) -> None:
         self._context = context
         self._scope = scope
 
     def idle(self, head: HeadView) -> bool:
-        """Whether no page asks and no proof is needed."""
+        """Return whether no page sent the request and no proof is needed."""
         return b"origin" not in head.headers and not self._needs_proof(head)
 
     def _needs_proof(self, head: HeadView) -> bool:
@@ -64,9 +65,11 @@ class AuthorizePlatform(RouteStep):
         """Check the page's origin, then the proof.
 
         Raises:
-            Unauthenticated, Refused: It may not come in.
+            Unauthenticated, Refused: The request is not allowed.
         """
         request = routed.request
+        # Before the proof: with `access = "local"` a neighbour needs none, and a foreign page in
+        # a neighbour's browser must not pass as that neighbour.
         if (origin := request.headers.get(b"origin")) is not None:
             check_origin(origin, request.headers.get(b"host", b""), self._context.scheme)
         if self._needs_proof(request):
@@ -74,7 +77,7 @@ class AuthorizePlatform(RouteStep):
 
 
 class Authenticate(RouteStep):
-    """Check the token that an author's route asks for."""
+    """Check the token that an author's route requires."""
 
     def __init__(self, context: ApiContext, auth: Bearer, limit: LimitRate | None) -> None:
         self._tokens = context.services.tokens
@@ -82,16 +85,17 @@ class Authenticate(RouteStep):
         self._limit = limit
 
     async def run(self, routed: RoutedRequest) -> None:
-        """Note the token's id.
+        """Set `client` to the token's id.
 
         Raises:
-            Unauthenticated, Refused: There is not a token that is good for the route.
-            TooOften: A client without one came more often than the route allows.
+            Unauthenticated, Refused: The request has no token for the route.
+            TooOften: A client without a token exceeded the route's rate.
         """
         try:
             token = await self._tokens.check(routed.request.header("authorization"), self._scope)
         except Refused:
-            # A client that guesses tokens is slowed down like every other.
+            # The rate step comes later and never sees a refused request: without this, guesses of
+            # tokens would be unlimited.
             if self._limit is not None:
                 self._limit.take(routed)
             raise
@@ -99,7 +103,7 @@ class Authenticate(RouteStep):
 
 
 class CheckOrigin(HeadStep):
-    """Let pages of other origins ask where `cors=` says so, and say so in the answer."""
+    """Allow pages of other origins that `cors=` names, and set the answer's CORS headers."""
 
     def __init__(self, context: ApiContext, cors: Cors | None, *, signed: bool) -> None:
         self._context = context
@@ -107,20 +111,21 @@ class CheckOrigin(HeadStep):
         self._signed = signed
 
     def idle(self, head: HeadView) -> bool:
-        """Whether no page asks, and none may."""
+        """Return whether no page sent the request, and no other origin is allowed."""
         return self._cors is None and b"origin" not in head.headers
 
     def take(self, routed: RoutedRequest) -> None:
         """Set the answer's CORS headers.
 
         Raises:
-            Refused: The page may not ask.
+            Refused: The page's origin is not allowed.
         """
         request, cors = routed.request, self._cors
         origin = request.header("origin")
-        # A webhook is trusted for its signature, and a browser has none.
+        # A webhook is trusted for its signature, which no page can make.
         if origin is not None and not allows(cors, origin) and not self._signed:
             if request.method == "OPTIONS":
+                # `AnswerPreflight` refuses it, with an error that names `cors=`.
                 return
             check_origin(
                 origin.encode("latin-1"), request.headers.get(b"host", b""), self._context.scheme
@@ -129,19 +134,19 @@ class CheckOrigin(HeadStep):
 
 
 class AnswerPreflight(HeadStep):
-    """Answer a browser that asks beforehand whether a page may."""
+    """Answer a browser's preflight request."""
 
     def __init__(self, cors: Cors | None) -> None:
         self._cors = cors
 
     def idle(self, head: HeadView) -> bool:
-        """Whether it is not an `OPTIONS` request."""
+        """Return whether it is not an `OPTIONS` request."""
         return head.method != "OPTIONS"
 
     def take(self, routed: RoutedRequest) -> Response:
-        """What the page may.
+        """Return the methods and headers that the page may use.
 
         Raises:
-            Refused: It may nothing.
+            Refused: Its origin is not allowed.
         """
         return preflight(self._cors, routed.request.header("origin"), list(routed.methods))

@@ -1,4 +1,4 @@
-"""Steps that make the function's event out of a request: query, payload, headers, and the key of a repetition."""
+"""Steps that turn a request into the function's event: query, payload, headers, and the idempotency key."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from headrace.model.errors import Invalid
 from headrace.model.triggers.http import Http, Webhook
 
 MAX_CALL_S = 3_600.0
+"""The longest timeout that a caller may set, in seconds."""
 
 
 class BindQuery(HeadStep):
-    """Read the query, as the type that the route declares."""
+    """Convert the query to the type that the route declares."""
 
     def __init__(self, target: Target, trigger: Http | Webhook) -> None:
         self._target = target
         self._trigger = trigger
 
     def idle(self, head: HeadView) -> bool:
-        """Whether there is no query, and none is declared."""
+        """Return whether there is no query, and none is declared."""
+        # A declared type may have defaults or required parameters, which also concern a request
+        # without a query.
         return not head.raw_query and self._trigger.query_schema is None
 
     def take(self, routed: RoutedRequest) -> None:
@@ -40,7 +43,7 @@ class BindQuery(HeadStep):
 
 
 class BindPayload(BodyStep):
-    """Make the event's value of body, query and path."""
+    """Build the event's value from body, query and path."""
 
     def __init__(self, target: Target, trigger: Http | Webhook) -> None:
         self._target = target
@@ -50,7 +53,7 @@ class BindPayload(BodyStep):
         """Set the payload.
 
         Raises:
-            Invalid: The body is not what the route takes.
+            Invalid: The body is not of the route's type.
         """
         routed.payload = payload_of(
             self._trigger,
@@ -63,7 +66,7 @@ class BindPayload(BodyStep):
 
 
 class BindJson(BodyStep):
-    """Take the body as the payload, which is JSON."""
+    """Use the body as the payload, which is JSON."""
 
     def take(self, routed: RoutedRequest) -> None:
         """Set the payload; an empty body counts as `null`.
@@ -71,13 +74,14 @@ class BindJson(BodyStep):
         Raises:
             Invalid: The body is not JSON.
         """
+        # A handler without arguments is called by an empty `POST`.
         payload = routed.body or b"null"
         validate_json(payload)
         routed.payload = payload
 
 
 class CarryHeaders(HeadStep):
-    """Hand the rest of the request to the function, as headers of its event."""
+    """Pass the rest of the request to the function, as headers of its event."""
 
     def __init__(self, trigger: Http | Webhook) -> None:
         self._trigger = trigger
@@ -92,10 +96,10 @@ class CarryHeaders(HeadStep):
 
 
 class ReadAccept(HeadStep):
-    """Note whether the client asks for a list in parts."""
+    """Read whether the client wants a list in parts."""
 
     def idle(self, head: HeadView) -> bool:
-        """Whether it asks for none."""
+        """Return whether the client names no media type."""
         return b"accept" not in head.headers
 
     def take(self, routed: RoutedRequest) -> None:
@@ -105,15 +109,17 @@ class ReadAccept(HeadStep):
             Invalid: The header is not UTF-8 text.
         """
         accept = routed.request.header("accept") or ""
+        # Without quality values (RFC 9110, section 12.5.1): no client is known that names one of
+        # these types only to refuse it.
         if any(media.decode() in accept for media in (EVENTS, LINES)):
             routed.accept = accept
 
 
 class ReadTimeout(HeadStep):
-    """Note the time limit that the caller of a function sets in the query."""
+    """Read the timeout that the caller of a function sets in the query."""
 
     def idle(self, head: HeadView) -> bool:
-        """Whether there is no query."""
+        """Return whether there is no query."""
         return not head.raw_query
 
     def take(self, routed: RoutedRequest) -> None:
@@ -129,14 +135,14 @@ class ReadKey(RouteStep):
     """Read the `Idempotency-Key`, by which a repetition is recognised.
 
     Args:
-        route: The author's route, whose keys are its own; None where a function is called by its name.
+        route: The author's route, which has its own keys; None where a function is called by its name.
     """
 
     def __init__(self, route: str | None = None) -> None:
         self._route = route
 
     def idle(self, head: HeadView) -> bool:
-        """Whether the client sends no key."""
+        """Return whether the client sends no key."""
         return b"idempotency-key" not in head.headers
 
     async def run(self, routed: RoutedRequest) -> None:
@@ -150,15 +156,18 @@ class ReadKey(RouteStep):
         if self._route is None:
             routed.once, routed.digest = key, _digest(routed.payload)
             return
-        # A client that tries again from another network is the same one: only tokens separate keys.
+        # A client that retries from another network is the same one, so the address is not part of
+        # the key; its token is, or one client could read the answer to another's request.
         once = f"{routed.client}\n{request.method} {self._route}\n{key}"
         routed.once = hashlib.sha256(once.encode()).hexdigest()
+        # A key reused for a different request is an error and not a repetition: the digest covers
+        # path, query and body.
         head = b"%b?%b\n" % (request.path.encode(), request.raw_query)
         routed.digest = _digest(head + routed.body)
 
 
 def idempotency_key(request: IncomingRequest) -> str:
-    """The client's name for the request, to repeat it.
+    """Return the client's key for the request and its repetitions.
 
     Raises:
         Invalid: It is empty or too long.
@@ -172,5 +181,5 @@ def idempotency_key(request: IncomingRequest) -> str:
 
 
 def _digest(text: bytes) -> bytes:
-    """In which a request differs from another one under the same key."""
+    """Return a digest that differs for two different requests with the same key."""
     return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()

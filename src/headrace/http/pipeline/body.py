@@ -1,4 +1,4 @@
-"""Steps that read a request's body: whole within its bound, unpacked, and with its signature checked."""
+"""Steps that read a request's body within its bound, decompress it and verify its signature."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ _json = msgspec.json.Decoder()
 
 
 class ReadBody(BodyStep):
-    """Read the whole body; one that came with its head is there already."""
+    """Read the whole body, unless it came with its head."""
 
     def __init__(self, context: ApiContext, max_bytes: int | None = None) -> None:
+        # A route can only lower the node's limit: the budget of bytes in flight is computed from
+        # it.
         most = context.admission.max_body_bytes
         self._max_bytes = most if max_bytes is None else min(most, max_bytes)
 
     def take(self, routed: RoutedRequest) -> None:
-        """Check the size of the body that is there.
+        """Check the size of a body that is complete.
 
         Raises:
             TooLarge: It is larger than the route or the node allows.
@@ -47,33 +49,33 @@ class ReadBody(BodyStep):
 
 
 class RefuseEncoding(RouteStep):
-    """Refuse a packed body where nothing unpacks it."""
+    """Refuse a compressed body where nothing decompresses it."""
 
     def idle(self, head: HeadView) -> bool:
-        """Whether the body is not packed."""
+        """Return whether the body is not compressed."""
         return b"content-encoding" not in head.headers
 
     async def run(self, routed: RoutedRequest) -> None:
-        """Refuse.
+        """Refuse the request.
 
         Raises:
-            Unsupported: The body is packed.
+            Unsupported: The body is compressed.
         """
         refuse_encoding(routed.request.headers)
 
 
 class UnpackBody(RouteStep):
-    """Unpack a body that came packed, within the route's bound."""
+    """Decompress a body, within the route's bound."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
 
     def idle(self, head: HeadView) -> bool:
-        """Whether the body is not packed."""
+        """Return whether the body is not compressed."""
         return b"content-encoding" not in head.headers
 
     async def run(self, routed: RoutedRequest) -> None:
-        """Unpack, and take the bytes out of the server's budget.
+        """Decompress, and reserve the additional bytes in the server's budget.
 
         Raises:
             Unsupported, Invalid, TooLarge: As `unpack` says.
@@ -82,22 +84,23 @@ class UnpackBody(RouteStep):
         request, packed = routed.request, routed.body
         encoding = request.headers[b"content-encoding"].decode("latin-1")
         body = routed.body = unpack(encoding, packed, self._max_bytes)
+        # The packed bytes are reserved already; both count until the request is answered.
         request.reserve(max(len(body) - len(packed), 0))
 
 
 class VerifySignature(RouteStep):
-    """Check a webhook's signature over the body as it came."""
+    """Verify a webhook's signature over the body as it was sent, before it is decompressed or parsed."""
 
     def __init__(self, context: ApiContext, trigger: Webhook) -> None:
         self._context = context
         self._trigger = trigger
 
     async def run(self, routed: RoutedRequest) -> None:
-        """Note the message's id.
+        """Set the message's id.
 
         Raises:
-            Forged: It is not signed.
-            Unavailable: It cannot be checked, for want of a secret; the sender will try again.
+            Forged: The signature is missing or wrong.
+            Unavailable: The secret is missing; the sender will try again.
         """
         services, trigger = self._context.services, self._trigger
         now = services.clock.now() / 1e6
@@ -108,19 +111,22 @@ class VerifySignature(RouteStep):
             )
         except Misuse as error:
             _log.error("webhook `%s` takes nothing: %s", trigger.path, error)
+            # 503 rather than 500 or 400: senders repeat it, so no message is lost until the
+            # operator has set the secret. Its name stays in the log.
             raise Unavailable("this webhook is not set up yet; the node's log says why") from error
 
 
 class AnswerChallenge(BodyStep):
-    """Answer Slack's challenge, which it sends once, signed, to verify the address."""
+    """Answer the challenge that Slack sends once, signed, to verify the address."""
 
     @staticmethod
     def is_needed(trigger: Webhook) -> bool:
-        """Whether the sender has challenges."""
+        """Return whether the sender sends challenges."""
         return isinstance(trigger.signature, Slack)
 
     def take(self, routed: RoutedRequest) -> Response | None:
-        """The challenge itself; None where the body is a message."""
+        """Return the challenge itself; None where the body is a message."""
+        # Every message passes here; parsing each of them for one challenge would be wasted.
         if b"url_verification" not in routed.body:
             return None
         try:

@@ -1,4 +1,4 @@
-"""The ends of routes: call a function, stream its answer, keep the request in the log, pass it on, run a handler."""
+"""The ends of routes: call a function, stream its answer, append the request to the log, forward it, run a handler."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ class CallByName(StartableEnd):
         self._judge: Judge | None = None
 
     def start(self, routed: RoutedRequest, waiter: Waiter) -> StartedCall:
-        """As `DirectCalls.begin`: without a key, which only a step that waits reads."""
+        """Start the call as `DirectCalls.begin` does, without an idempotency key."""
+        # `ReadKey` waits, so the fast path never takes a request with a key.
         return self._direct.begin(
             self._function, routed.payload, waiter, self._limit(routed), routed.headers, self._judge
         )
 
     async def run(self, routed: RoutedRequest) -> Response:
-        """As `DirectCalls.call`."""
+        """Call the function, and answer."""
         return self.respond(routed, await self.call(routed))
 
     async def call(self, routed: RoutedRequest, listener: StreamedAnswer | None = None) -> bytes:
-        """The function's answer; `listener` takes it as it comes.
+        """Return the function's answer; `listener` receives its parts as they come.
 
         Raises:
-            HeadraceError: As `DirectCalls.call` says, or what the client gets for it.
+            HeadraceError: As `DirectCalls.call`, or what `refusal` makes of it.
         """
         try:
             return await self._direct.call(
@@ -67,11 +68,11 @@ class CallByName(StartableEnd):
         return self._timeout_s if routed.timeout_s is None else routed.timeout_s
 
     def respond(self, routed: RoutedRequest, answer: bytes) -> Response:
-        """The answer as it is."""
+        """Return the answer unchanged."""
         return reply_of(answer)
 
     def refusal(self, error: CallFailed) -> HeadraceError:
-        """The error itself."""
+        """Return the error itself."""
         return error
 
 
@@ -79,39 +80,45 @@ class CallRoute(CallByName):
     """Call the function of an author's route."""
 
     def __init__(self, context: ApiContext, target: Target) -> None:
-        assert target.function is not None  # noqa: S101 - a proxy is passed through
+        assert target.function is not None  # noqa: S101 - a proxy ends in `PassThrough`
         super().__init__(context, target.function.name)
         self._timeout_s = target.trigger.timeout
         self._judge = target.declared_answer if context.services.check_answers else None
 
     def respond(self, routed: RoutedRequest, answer: bytes) -> Response:
-        """The answer; a list in parts, where the client asks for that."""
+        """Return the answer; a list in parts, where the client wants that."""
         response = reply_of(answer)
         return in_parts(response, routed.accept) if routed.accept else response
 
     def refusal(self, error: CallFailed) -> HeadraceError:
-        """An error of the client's where the body is not of the handler's type."""
+        """Return a client error where the body is not of the handler's type."""
+        # A body that the handler's type refuses is the client's mistake (400), although it is
+        # found in the instance.
         return not_of_its_type(error) or error
 
 
 class StreamRoute(RouteEnd):
-    """Call the function of a `live` route, and send what it yields as it comes."""
+    """Call the function of a `live` route, and send each value when it is yielded."""
 
     def __init__(self, context: ApiContext, target: Target) -> None:
         self._route = CallRoute(context, target)
 
     async def run(self, routed: RoutedRequest) -> Response:
-        """The answer; where it was sent in parts, its rest is not used."""
+        """Return the answer; one that was sent in parts is not sent again."""
         streamed = routed.request.streamed_answer(routed.extra)
         response = reply_of(await self._route.call(routed, streamed))
         if streamed is not None and streamed.state is AnswerState.STARTED:
+            # Only here, after the commit: the last chunk promises that the effects are stored
+            # (ADR 0019).
             streamed.end()
             return response
+        # Nothing was sent yet: the answer to a repetition, one without values, or one for an
+        # HTTP/1.0 client.
         return in_parts(response, routed.accept, live=True)
 
 
 class KeepRequest(RouteEnd):
-    """Append the event of an `async` route or a webhook, and say where to ask what became of it."""
+    """Append the event of an `async` route or a webhook, and return the address of its status."""
 
     def __init__(self, context: ApiContext, target: Target, trigger: Http | Webhook) -> None:
         self._context = context
@@ -119,9 +126,11 @@ class KeepRequest(RouteEnd):
         self._trigger = trigger
 
     async def run(self, routed: RoutedRequest) -> Response:
-        """202, once the event is on the disk."""
+        """Answer 202 once the event is on disk."""
         request, payload = routed.request, routed.payload
         key = picked(self._trigger.key, request, routed.params, routed.query, payload)
+        # The sender's signed message id wins: it identifies repetitions better than a header that
+        # is not signed.
         name = routed.event_id or routed.once or None
         event = Event(payload, key, id=name, headers=routed.headers)
         position, is_known = await self._keep(event, b"" if routed.event_id else routed.digest)
@@ -138,9 +147,12 @@ class KeepRequest(RouteEnd):
         )
 
     async def _keep(self, event: Event, digest: bytes) -> tuple[Position | None, bool]:
-        """Where the event is, and whether it was there before."""
+        """Append the event; return its position and whether it was a duplicate."""
         services, trigger = self._context.services, self._trigger
         origin = f"http{trigger.path}"
+        # With an `Idempotency-Key` the mark, the digest and the event are committed together: a
+        # mark stored first would acknowledge a lost event. Webhooks have no digest: a signed id
+        # is unique by contract, so the stream's deduplication is enough.
         if digest and isinstance(trigger, Http):
             recorder = RequestRecorder(
                 services.publisher,
@@ -162,13 +174,15 @@ class KeepRequest(RouteEnd):
 
 
 async def run_address(context: ApiContext, position: Position) -> str:
-    """Where to ask what became of a kept request."""
+    """Return the address of a stored request's status."""
+    # The address needs no token, so a signature keeps clients from guessing the positions of
+    # other requests.
     text = f"{position.stream}-{position.partition}-{position.offset}"
     return f"{API_PREFIX}/requests/{text}-{await context.services.address_signer.mark(text)}"
 
 
 class PassShare(RouteStep):
-    """Send a share of a route's requests to the system that it replaces."""
+    """Forward a share of a route's requests to the system that it replaces."""
 
     def __init__(self, context: ApiContext, trigger: Http, legacy: Legacy) -> None:
         self._context = context
@@ -176,13 +190,15 @@ class PassShare(RouteStep):
         self._legacy = legacy
 
     async def run(self, routed: RoutedRequest) -> Response | None:
-        """That system's answer; None where the request is not of its share.
+        """Return that system's answer; None where the request does not belong to its share.
 
         Raises:
             Invalid: The query cannot be read.
             UpstreamFailed, UpstreamLate: There is no answer.
         """
         request, legacy = routed.request, self._legacy
+        # The untyped query: the route's type is this system's, and must not refuse what the old
+        # one accepts.
         query = {name: given[-1] for name, given in query_texts(request).items()}
         sticky = picked(legacy.sticky, request, routed.params, query, b"")
         chance = self._context.services.entropy.uniform(0, 1)
@@ -192,18 +208,18 @@ class PassShare(RouteStep):
 
 
 class PassThrough(RouteEnd):
-    """Pass a request on to a proxy's upstream."""
+    """Forward a request to a proxy's upstream."""
 
     def __init__(self, context: ApiContext, trigger: Proxy) -> None:
         self._context = context
         self._trigger = trigger
 
     async def run(self, routed: RoutedRequest) -> Response:
-        """The upstream's answer.
+        """Return the upstream's answer.
 
         Raises:
             UpstreamFailed, UpstreamLate: There is none.
-            CallFailed: A function that shapes failed.
+            CallFailed: A `before` or `after` function failed.
         """
         params = dict(routed.params)
         return await pass_through(self._context, routed.request, self._trigger, params, routed.body)
@@ -218,5 +234,5 @@ class RunHandler(RouteEnd):
         self._names = names
 
     async def run(self, routed: RoutedRequest) -> Response:
-        """Its answer."""
+        """Return the handler's answer."""
         return await self._handler(self._context, routed.request, self._names)

@@ -1,9 +1,9 @@
-"""CloudEvents 1.0 over HTTP: binary, structured and batched mode, into our own events.
+"""CloudEvents 1.0 over HTTP, in binary, structured and batched mode -> events.
 
-`source`, `type` and `time` have their places, `source#id` is the event's id (a `#` of the source is
-percent-encoded); `id`, `subject`,
-`dataschema`, `datacontenttype` and every extension travel as headers `ce-NAME`. The `partitionkey` extension is the key, else the
-subject. Refuses other versions of the specification and events without the required attributes.
+`source`, `type` and `time` become fields of the event, and `source#id` its id (a `#` in the source is
+percent-encoded). `id`, `subject`, `dataschema`, `datacontenttype` and every extension become headers `ce-NAME`.
+The key is the `partitionkey` extension, else the subject. Refuses other versions of the specification and
+events without the required attributes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from headrace.model.policy import MAX_BATCH
 
 _REQUIRED = ("id", "source", "type")
 _PLACED = frozenset({"specversion", "id", "source", "type", "time", "data", "data_base64"})
+# CloudEvents 1.0, section "Attribute Naming Convention": lower-case letters and digits only.
 _NAME = re.compile(r"^[a-z0-9]+$")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
@@ -32,12 +33,12 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-class Holds(NamedTuple):
-    """What values a stream holds.
+class ValueFormat(NamedTuple):
+    """The values that a stream accepts.
 
     Attributes:
-        check: Passes where bytes are such a value; raises `Invalid` where not.
-        nothing: What stands for no value: a CloudEvent need not have data.
+        check: Raises `Invalid` where bytes are not such a value.
+        nothing: The value of an event without data, which a CloudEvent need not have.
     """
 
     check: Callable[[bytes], None]
@@ -45,12 +46,16 @@ class Holds(NamedTuple):
 
 
 def is_binary(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a request's headers carry the attributes."""
+    """Return whether a request's headers carry the attributes (binary mode)."""
+    # A required attribute, so its header tells binary mode from any other request (HTTP binding,
+    # section 3.1).
     return b"ce-specversion" in headers
 
 
-def binary(headers: Mapping[bytes, bytes], body: bytes, key: str | None, holds: Holds) -> Event:
-    """An event whose attributes are headers and whose data is the body; an empty body is not data.
+def binary(
+    headers: Mapping[bytes, bytes], body: bytes, key: str | None, values: ValueFormat
+) -> Event:
+    """Read an event whose attributes are headers and whose data is the body; an empty body means no data.
 
     Raises:
         Invalid: It is not a CloudEvent, or its data not what the stream holds.
@@ -59,23 +64,20 @@ def binary(headers: Mapping[bytes, bytes], body: bytes, key: str | None, holds: 
     for name, raw in headers.items():
         if name.startswith(b"ce-"):
             try:
-                attributes[name[3:].decode("latin-1")] = _meant(raw)
+                attributes[name[3:].decode("latin-1")] = _header_text(raw)
             except UnicodeDecodeError as error:
                 raise Invalid(
                     f"the header `{name.decode('latin-1')}` is not percent-encoded UTF-8"
                 ) from error
     if media := headers.get(b"content-type"):
         attributes["datacontenttype"] = media.decode("latin-1")
-    value = body or holds.nothing
-    holds.check(value)
+    value = body or values.nothing
+    values.check(value)
     return _event(attributes, value, key)
 
 
-def _meant(raw: bytes) -> str:
-    """What a header says (HTTP binding, section 3.1.3.2): unquoted once, percent-decoded once.
-
-    Clients that encode nothing write characters as UTF-8, or as Latin-1 as older HTTP did.
-    """
+def _header_text(raw: bytes) -> str:
+    """Decode a header's value (HTTP binding, section 3.1.3.2): unquote once, percent-decode once."""
     try:
         text = raw.decode()
     except UnicodeDecodeError:
@@ -85,8 +87,8 @@ def _meant(raw: bytes) -> str:
     return unquote(text, errors="strict")
 
 
-def structured(body: bytes, key: str | None, holds: Holds) -> Event:
-    """An event that is one JSON object.
+def structured(body: bytes, key: str | None, values: ValueFormat) -> Event:
+    """Read an event that is one JSON object.
 
     Raises:
         Invalid: It is not a CloudEvent, or its data not what the stream holds.
@@ -103,16 +105,16 @@ def structured(body: bytes, key: str | None, holds: Holds) -> Event:
     }
     value = _data(members, attributes)
     if value is None:
-        value = holds.nothing
-    holds.check(value)
+        value = values.nothing
+    values.check(value)
     return _event(attributes, value, key)
 
 
-def batch(body: bytes, key: str | None, holds: Holds) -> list[Event]:
-    """A JSON array of events.
+def batch(body: bytes, key: str | None, values: ValueFormat) -> list[Event]:
+    """Read a JSON array of events.
 
     Raises:
-        Invalid: One of them is not a CloudEvent; the message says which.
+        Invalid: One of them is not a CloudEvent; the message names it.
         TooLarge: There are more than 10,000.
     """
     validate_json(body)
@@ -125,13 +127,15 @@ def batch(body: bytes, key: str | None, holds: Holds) -> list[Event]:
     events: list[Event] = []
     for number, raw in enumerate(members):
         try:
-            events.append(structured(bytes(raw), key, holds))
+            events.append(structured(bytes(raw), key, values))
         except Invalid as error:
             raise Invalid(f"event {number}: {error}") from error
     return events
 
 
 def _attribute(name: str, raw: msgspec.Raw) -> str:
+    # The types of attributes are string, integer and boolean (CloudEvents 1.0, section "Type
+    # System"); here every one becomes the text that binary mode would have.
     value: Any = msgspec.json.decode(raw)
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -141,7 +145,7 @@ def _attribute(name: str, raw: msgspec.Raw) -> str:
 
 
 def _data(members: Mapping[str, msgspec.Raw], attributes: Mapping[str, str]) -> bytes | None:
-    """The data; None where there is none."""
+    """Return the data; None where there is none."""
     if "data_base64" in members:
         if "data" in members:
             raise Invalid("a CloudEvent has `data` or `data_base64`, not both")
@@ -156,7 +160,8 @@ def _data(members: Mapping[str, msgspec.Raw], attributes: Mapping[str, str]) -> 
     raw = bytes(members["data"])
     media = attributes.get("datacontenttype", "application/json").partition(";")[0].strip().lower()
     if raw.startswith(b'"') and not (media.endswith(("/json", "+json"))):
-        # Data of another type than JSON stands in a JSON text; it is the text that is meant.
+        # JSON event format, section 3.1: data that is not JSON is carried as a JSON string, and the
+        # string's text is the data.
         return msgspec.json.decode(raw, type=str).encode()
     return raw
 
@@ -172,6 +177,7 @@ def _event(attributes: dict[str, str], value: bytes, key: str | None) -> Event:
             raise Invalid(f"`{name}` is not an attribute's name; use lower-case letters and digits")
     headers = {f"ce-{name}": text for name, text in attributes.items() if name not in _PLACED}
     headers["ce-id"] = attributes["id"]
+    # The "Partitioning" extension; without it the subject is the nearest thing to a key.
     chosen = attributes.get("partitionkey", attributes.get("subject")) if key is None else key
     return Event(
         value=value,

@@ -1,7 +1,7 @@
-"""Bodies that come packed (`Content-Encoding: gzip`), unpacked within bounds. Pure.
+"""Decompression of bodies with `Content-Encoding: gzip`, within bounds. Pure.
 
-What is unpacked may be a hundred times the size it came in, and never more than its route takes: a
-bomb is put down before it is big.
+A body may grow a hundredfold, and never beyond its route's limit: decompression stops at the bound, so a
+decompression bomb does not fill the memory.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 
 def unpack(encoding: str, body: bytes, limit: int) -> bytes:
-    """The body as it was before it was packed.
+    """Return the body as it was before compression.
 
     Raises:
-        Unsupported: It is packed in a way this server does not read.
+        Unsupported: The encoding is not gzip.
         Invalid: It is damaged.
-        TooLarge: It would be larger than `limit`, or than a hundred times what came.
+        TooLarge: It would be larger than `limit` bytes, or than a hundred times what was sent.
     """
+    # Names of codings are case-insensitive (RFC 9110, section 8.4.1).
     encoding = encoding.strip().lower()
     if encoding in {"", "identity"}:
         return body
@@ -31,6 +32,7 @@ def unpack(encoding: str, body: bytes, limit: int) -> bytes:
     bound = min(limit, len(body) * MAX_RATIO)
     inflater = zlib.decompressobj(_GZIP)
     try:
+        # One byte more than allowed tells a body at the bound from one beyond it.
         found = inflater.decompress(body, bound + 1)
     except zlib.error as error:
         raise Invalid(f"the body is not gzip: {error}") from error
@@ -39,6 +41,8 @@ def unpack(encoding: str, body: bytes, limit: int) -> bytes:
             f"the body has more than {bound:,} bytes once it is unpacked; this route takes "
             f"{limit:,}, and a hundred times what was sent"
         )
+    # gzip allows several members in a row (RFC 1952, section 2.2). Only the first would be
+    # bounded here, so the others are refused rather than dropped.
     if not inflater.eof or inflater.unused_data:
         raise Invalid("the body is not one whole gzip stream; send it in one piece")
     return found

@@ -1,8 +1,7 @@
 """A request's body -> events: one value, many lines, envelopes, or CloudEvents.
 
-The media type says how the body is framed, the stream's codec what each value must be. Either every
-event of a request is good or none is taken: the error names the line. Pure; nothing is published
-here.
+The media type determines how the body is framed, the stream's codec what each value must be. A request
+with one invalid event is refused as a whole, and the error names the line. Pure; publishes nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Annotated
 
 import msgspec
 
-from headrace.http.pipeline.cloudevents import Holds, batch, binary, is_binary, structured
+from headrace.http.pipeline.cloudevents import ValueFormat, batch, binary, is_binary, structured
 from headrace.http.pipeline.event_times import micros_of
 from headrace.http.request import IncomingRequest
 from headrace.model.codec import validate_json
@@ -43,7 +42,7 @@ class Payload(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
     @property
     def is_empty(self) -> bool:
-        """Whether none is given."""
+        """Return whether none is given."""
         return self.value is self.value_text is self.value_base64 is msgspec.UNSET
 
 
@@ -68,10 +67,10 @@ PUBLISHING = ("key", "envelope", "id", "delay", "at", "priority")
 
 
 async def read_events(request: IncomingRequest, stream: StreamSpec) -> list[Event]:
-    """The events a request brings for a stream, at least one.
+    """Read the events that a request publishes to a stream; at least one.
 
     Raises:
-        Invalid: The body is not what its media type says, or a value not what the stream holds.
+        Invalid: The body is not of its media type, or a value is not of the stream's codec.
         TooLarge: There are more than 10,000 events.
     """
     media = request.media
@@ -80,17 +79,18 @@ async def read_events(request: IncomingRequest, stream: StreamSpec) -> list[Even
     if key is None:
         key = request.header("headrace-key")
     check = CHECKS[stream.codec]
-    holds = Holds(check, NOTHING[stream.codec])
+    values = ValueFormat(check, NOTHING[stream.codec])
     if media == ENVELOPES or (media in LINES and request.query.get("envelope") in {"1", "true"}):
         events = envelopes(body, key, check, now=None if stream.queue else _not_a_queue(stream))
     elif media in LINES:
         events = lines(body, key, check)
     elif media == CLOUDEVENT:
-        events = [structured(body, key, holds)]
+        events = [structured(body, key, values)]
     elif media == CLOUDEVENTS:
-        events = batch(body, key, holds)
+        events = batch(body, key, values)
+    # After the media types: with binary mode, `content-type` is the data's own.
     elif is_binary(request.headers):
-        events = [binary(request.headers, body, key, holds)]
+        events = [binary(request.headers, body, key, values)]
     else:
         check(body)
         events = [Event(value=body, key=key)]
@@ -111,7 +111,7 @@ async def read_events(request: IncomingRequest, stream: StreamSpec) -> list[Even
 
 
 def _usual_headers(request: IncomingRequest, stream: StreamSpec) -> dict[str, str]:
-    """What the query says for all messages: `delay` or `at`, `priority`; a message's own wins."""
+    """Return the headers that the query sets for all messages: `delay` or `at`, `priority`; a message's own win."""
     query = request.query
     if stream.queue is None:
         if "delay" in query or "at" in query:
@@ -138,13 +138,15 @@ def _not_a_queue(stream: StreamSpec) -> str:
 
 
 def lines(body: bytes, key: str | None, check: Check) -> list[Event]:
-    """One value a line; empty lines are passed over.
+    """Read one value per line; skip empty lines.
 
     Raises:
-        Invalid: A line's value is not what the stream holds.
+        Invalid: A line's value is not of the stream's codec.
     """
     events: list[Event] = []
     for number, line in enumerate(body.split(b"\n"), start=1):
+        # Not `strip()`: it would also remove form feeds and vertical tabs, which may belong to a
+        # text value.
         value = line.strip(b" \t\r")
         if not value:
             continue
@@ -158,16 +160,16 @@ def lines(body: bytes, key: str | None, check: Check) -> list[Event]:
 
 
 def envelopes(body: bytes, key: str | None, check: Check, *, now: str | None = None) -> list[Event]:
-    """One envelope a line: a value with its key, time, id, headers, and when it may be received.
+    """Read one envelope per line: a value with its key, time, id, headers, and due time.
 
     Args:
         body: The lines.
-        key: Of those that have none of their own.
-        check: Passes what the stream holds.
-        now: Why nothing can wait; None where it can.
+        key: The key of events whose envelope has none.
+        check: Raises `Invalid` where a value is not of the stream's codec.
+        now: Why events cannot be delayed; None where they can.
 
     Raises:
-        Invalid: A line is not an envelope, its value is not what the stream holds, or it cannot wait.
+        Invalid: A line is not an envelope, its value is not of the stream's codec, or it cannot be delayed.
     """
     events: list[Event] = []
     for number, line in enumerate(body.split(b"\n"), start=1):
@@ -187,7 +189,7 @@ def _open(line: bytes, key: str | None, check: Check, now: str | None) -> Event:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Invalid(f"this is not an envelope: {error}") from error
     plain = found.value_text is msgspec.UNSET and found.value_base64 is msgspec.UNSET
-    # The way nearly every line goes.
+    # Nearly every line has a plain `value`; `value_of` costs a call and three comparisons more.
     value = (
         bytes(found.value) if plain and isinstance(found.value, msgspec.Raw) else value_of(found)
     )
@@ -210,10 +212,10 @@ def _open(line: bytes, key: str | None, check: Check, now: str | None) -> Event:
 
 
 def value_of(found: Payload) -> bytes:
-    """The payload's bytes.
+    """Return the payload's bytes.
 
     Raises:
-        Invalid: None or several of the three are given, or one is not what it says.
+        Invalid: None or several of the three are given, or one cannot be decoded.
     """
     if isinstance(found.value, msgspec.Raw) and found.value_text is found.value_base64:
         return bytes(found.value)
@@ -234,7 +236,7 @@ def value_of(found: Payload) -> bytes:
 
 
 def with_ids(events: list[Event], token: str) -> list[Event]:
-    """The events with ids derived from an idempotency key where they have none of their own.
+    """Return the events with ids derived from an idempotency key, where they have none.
 
     Raises:
         Invalid: The key is empty or too long.
@@ -245,7 +247,8 @@ def with_ids(events: list[Event], token: str) -> list[Event]:
             f"`Idempotency-Key` has {len(token)} characters; use 1 to {MAX_IDEMPOTENCY_KEY}"
         )
     alone = len(events) == 1
-    # No key of one event is what a batch makes of another key.
+    # A `/` of the key is percent-encoded, so that the key `a/1` of a single event is not the id of
+    # the second event of a batch with the key `a`.
     token = fenced(token, "/")
     return [
         event
@@ -281,7 +284,7 @@ def _check_msgpack(value: bytes) -> None:
 
 
 def _check_bytes(_: bytes) -> None:
-    """Anything goes."""
+    """Accept any bytes."""
 
 
 CHECKS: dict[str, Check] = {
@@ -291,4 +294,4 @@ CHECKS: dict[str, Check] = {
     "bytes": _check_bytes,
 }
 NOTHING = {"json": b"null", "text": b"", "msgpack": b"\xc0", "bytes": b""}
-"""By codec: the value of an event without data."""
+"""The value of an event without data, by codec."""

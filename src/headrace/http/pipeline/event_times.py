@@ -12,13 +12,14 @@ from headrace.model.errors import Invalid
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _LAST = 253_402_300_799.0
+"""The end of the year 9999, in seconds since the epoch: the last time that `datetime` and RFC 3339 have."""
 
 
 def micros_of(value: float | datetime) -> int:
-    """Seconds since the epoch, or an RFC 3339 time, as microseconds.
+    """Convert seconds since the epoch, or an RFC 3339 time, to microseconds.
 
     Raises:
-        Invalid: It lies before 1970 or beyond the year 9999, or has no offset from UTC.
+        Invalid: It is before 1970 or after the year 9999, or has no offset from UTC.
     """
     if isinstance(value, datetime):
         if value.tzinfo is None:
@@ -26,6 +27,7 @@ def micros_of(value: float | datetime) -> int:
                 f"the time `{value.isoformat()}` has no offset from UTC; write it as "
                 f"`{value.isoformat()}Z`"
             )
+        # Not by `timestamp()`: a float has too few digits for the microseconds of distant years.
         micros = (value - _EPOCH) // _MICROSECOND
         if micros < 0:
             raise Invalid(f"the time `{value.isoformat()}` lies before 1970")
@@ -39,10 +41,10 @@ def micros_of(value: float | datetime) -> int:
 
 
 def parse_time(text: str) -> int:
-    """An RFC 3339 time as microseconds.
+    """Convert an RFC 3339 time to microseconds since the epoch.
 
     Raises:
-        Invalid: It is none.
+        Invalid: It is not an RFC 3339 time.
     """
     try:
         moment = msgspec.convert(text, datetime)

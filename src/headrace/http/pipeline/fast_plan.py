@@ -1,6 +1,6 @@
-"""How the fast path takes one head: the end that it starts, and the steps that are left before it. A value.
+"""The plan of the fast path for one head: the end to start, and the steps that are left before it. A value.
 
-A head without a plan for the fast path is `Application.answer`'s.
+`Application.answer` takes requests whose plan has no end.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from headrace.security.access import Peer
 
 
 class FastPlan:
-    """The plan of one head, of one peer, among the apps as they are deployed.
+    """The plan of one head, for one peer and the apps that are deployed now.
 
     Attributes:
-        apps: The apps it was made for.
-        peer: Who holds the other end.
-        steps: What is left to do for each request with this head, without waiting.
-        end: What is started then; None where the fast path steps aside.
-        routed: A request with this head after the steps that need only that; copied for each request.
-        pattern: Of the path, for metrics.
+        apps: The apps for which it was made.
+        peer: The peer for which it was made.
+        steps: The steps that each request with this head still has to pass; none of them waits.
+        end: The end to start then; None where `Application.answer` takes the request.
+        routed: A request with this head after the steps that need only the head; copied for each request.
+        pattern: The route's path, for metrics.
         owner: The function that is called.
     """
 

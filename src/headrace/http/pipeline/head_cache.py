@@ -1,8 +1,8 @@
-"""What stands above a request's body, as it was read; a head that is known is not read again.
+"""Parsed heads of requests by their bytes; a known head is not parsed again.
 
-Clients repeat themselves: request after request begins with the same bytes. Between two requests
-the parser remembers nothing, so the same bytes mean the same head. Only heads are kept whose request
-came whole, in one piece, with a body of a fixed length; how many, and how long they may be, is bounded.
+Clients send the same head again and again. Between two requests the parser keeps no state, so the same
+bytes always mean the same head. A head is kept only if its request arrived in one piece with a body of
+a fixed length. The number of heads and their length are bounded.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from headrace.http.pipeline.fast_plan import FastPlan
 
 MAX_HEADS = 1_024
 MAX_KNOWN_BYTES = 2_048
-"""Longer heads are read each time."""
+"""Longer heads are parsed each time."""
 _PASSING = frozenset({b"transfer-encoding", b"expect", b"authorization", b"cookie"})
-"""What is of one request, or of one person: heads that have it are not kept."""
+"""Headers of one request or one person: heads with them are not kept, so that no secret stays in memory."""
 _BLANK = (b"", b"\r", b"\n", b" ", b"\t")
 END = b"\r\n\r\n"
 
 
 class RequestHead:
-    """A request's head. Shared by all requests that have it: it is never changed.
+    """A request's head. Shared by all requests that have it; only `plan` changes.
 
     Attributes:
         method: In capitals.
-        path: As it came, still percent-encoded, without the query.
-        raw_query: What stands behind the `?`.
-        fields: The headers in their order, names in small letters.
-        headers: The same by name; of a repeated one, the last.
+        path: Percent-encoded, without the query.
+        raw_query: The bytes after the `?`.
+        fields: The headers in their order, names in lower case.
+        headers: The headers by name; of a repeated one, the last.
         length: Bytes of the body, where the head is kept.
-        modern: Whether it is HTTP/1.1, whose answers may come in chunks.
-        plan: How the fast path takes it, once that was asked; made again where that may have changed.
+        modern: Whether it is HTTP/1.1, whose answers may have chunks.
+        plan: The fast path's plan, None until it is needed; replaced where peer or apps have changed.
     """
 
     __slots__ = ("fields", "headers", "length", "method", "modern", "path", "plan", "raw_query")
@@ -57,7 +57,7 @@ class RequestHead:
 
 
 class HeadCache:
-    """The heads that are known, by their bytes. One per server."""
+    """Known heads by their bytes. One per server."""
 
     def __init__(self, bound: int = MAX_HEADS) -> None:
         self._bound = bound
@@ -68,23 +68,29 @@ class HeadCache:
         return len(self._known)
 
     def keep(self, raw: bytes, head: RequestHead, length: int) -> None:
-        """Know the head from now on, where there are no two ways to see where it ends.
+        """Keep the head, where its end is beyond dispute.
 
         Args:
-            raw: Its bytes, up to and with the empty line.
-            head: What the parser made of them.
-            length: How many bytes followed, all of which were its body.
+            raw: Its bytes, including the empty line.
+            head: The head that the parser made of them.
+            length: The number of bytes that followed, all of which were its body.
         """
+        # The next request with these bytes is framed by `length` alone. Each condition excludes a
+        # head that the parser may frame in another way (request smuggling, RFC 9112, section
+        # 11.2).
         headers = head.headers
         if (
             not _PASSING.isdisjoint(headers)
             or headers.get(b"content-length", b"0") != b"%d" % length
+            # The parser skips blank lines before a request (RFC 9112, section 2.2), and accepts a
+            # bare LF as a line's end.
             or raw[:1] in _BLANK
             or raw.count(b"\n") != raw.count(b"\r\n")
         ):
             return
         if len(self._known) >= self._bound:
-            # A client that sends a new one each time must not keep out those that repeat theirs.
+            # Cleared rather than closed: a client that sends a new head each time must not keep out
+            # those that repeat theirs. A recency list would cost every hit.
             self._known.clear()
         head.length = length
         self._known[raw] = head
@@ -93,7 +99,9 @@ class HeadCache:
 def without_upgrade(
     method: bytes, target: bytes, version: str, fields: Sequence[tuple[bytes, bytes]]
 ) -> bytes:
-    """The bytes of a head as they would be, had its client not asked for another protocol."""
+    """Return the bytes of a head without its `Upgrade` header."""
+    # Written from the parsed parts, not cut out of the received bytes: the head may have come in
+    # many pieces.
     lines = [b"%b %b HTTP/%b" % (method, target, version.encode())]
     lines += [b"%b: %b" % each for each in fields if each[0] != b"upgrade"]
     return b"\r\n".join(lines) + END

@@ -1,7 +1,7 @@
-"""A request at an author's route -> the event its function gets. Pure.
+"""A request at an author's route -> the event for its function. Pure.
 
-In: the route, the request's parts and its body. Out: a payload that is what the route's types say,
-the headers that carry the rest, and the key. A mismatch names its place as a JSON Pointer.
+In: the route, the request's parts and its body. Out: a payload of the route's types, the headers that
+carry the rest, and the key. A mismatch names its place as a JSON Pointer (RFC 6901).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _json = msgspec.json.Decoder()
 
 
 def query_texts(request: IncomingRequest) -> dict[str, list[str]]:
-    """The query's parameters, each with every text it was given.
+    """Return the query's parameters, each with all its values.
 
     Raises:
-        Invalid: It cannot be read.
+        Invalid: The query cannot be decoded.
     """
     found: dict[str, list[str]] = {}
     for name, text in request.query_pairs():
@@ -37,7 +37,7 @@ def query_texts(request: IncomingRequest) -> dict[str, list[str]]:
 
 
 def plain_query(texts: Mapping[str, list[str]]) -> dict[str, Any]:
-    """The query where it has no type: a text, or a list of them where a parameter came several times."""
+    """Return a query without a type: a text for each parameter, or a list where it came several times."""
     return {name: given[0] if len(given) == 1 else given for name, given in texts.items()}
 
 
@@ -47,7 +47,7 @@ def typed_query(
     texts: Mapping[str, list[str]],
     params: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The query as the route's type says; a route without a body takes the path's names along.
+    """Convert the query to the route's type; for a route without a body, together with the path's parameters.
 
     Raises:
         Invalid: It is not of that type.
@@ -57,8 +57,8 @@ def typed_query(
         return plain_query(texts)
     found = coerce(schema, texts)
     if _BODYLESS.issuperset(route.methods):
-        # What stands in the path wins: a query cannot pretend to be another's path.
-        # What the type says of it goes before its kind in the path.
+        # Path parameters win, so that a query cannot override the path that access was granted for.
+        # A type declared for a parameter is more precise than its kind in the path (`{id:int}`).
         typed = coerce(schema, {name: [str(value)] for name, value in params.items()})
         known = names_in(schema)
         found |= {name: typed[name] if name in known else params[name] for name in params}
@@ -74,13 +74,16 @@ def payload_of(
     query: Mapping[str, Any],
     params: Mapping[str, Any],
 ) -> bytes:
-    """The event's value.
+    """Return the event's value.
 
     Raises:
-        Invalid: The body is not what the route takes.
+        Invalid: The body is not of the route's type.
     """
+    # RFC 9110, sections 9.3.1, 9.3.2 and 9.3.5: content of `GET`, `HEAD` and `DELETE` has no
+    # defined meaning, and intermediaries drop it. Query and path are the payload.
     if isinstance(route, Http) and (method in _BODYLESS or _BODYLESS.issuperset(route.methods)):
         if route.query_schema is not None and _BODYLESS.issuperset(route.methods):
+            # `typed_query` has merged the path's parameters already.
             return encode_json(query)
         return encode_json({**query, **params})
     if route.codec == "bytes":
@@ -98,7 +101,8 @@ def payload_of(
             return b"null"
         raise Invalid("the body is empty, and this route takes JSON; send a JSON value")
     value = validate_json(body)
-    # A signed message is kept even where its type has changed: as a dead letter it can be looked at.
+    # A signed message is accepted even where the declared type does not fit: a refused sender may
+    # give up for good, while a dead letter can be inspected, edited and redriven.
     if of is not None and isinstance(route, Http):
         of.check(value, body)
     return body
@@ -110,10 +114,10 @@ def carried(
     params: Mapping[str, Any],
     query: Mapping[str, Any],
 ) -> dict[str, str]:
-    """The headers that carry the rest of the request to the function; see `sdk/request`.
+    """Return the headers that carry the rest of the request to the function; see `sdk/request`.
 
     Raises:
-        TooLarge: They take too many bytes.
+        TooLarge: They have too many bytes.
     """
     found = {
         "headrace-http-method": request.method,
@@ -126,7 +130,7 @@ def carried(
         found["headrace-http-query"] = encode_json(query).decode()
     for name in route.headers:
         text = request.header(name)
-        # What lets a client in here is not the function's to use.
+        # A token of this node would let the function act as its client.
         if text is not None and not (name == "authorization" and is_ours(text.encode())):
             found[f"headrace-http-header-{name}"] = text
     if len("".join(found.values())) + len("".join(found)) > MAX_HEADER_BYTES:
@@ -144,7 +148,7 @@ def picked(
     query: Mapping[str, Any],
     payload: bytes,
 ) -> str | None:
-    """The part of a request that `key=` or `sticky=` names; None where it has none.
+    """Return the part of a request that `key=` or `sticky=` names; None where it has none.
 
     Raises:
         Invalid: It is longer than a key may be.
@@ -166,6 +170,7 @@ def picked(
             return None
         for part in name.split("."):
             found = found.get(part) if isinstance(found, dict) else None
+    # A request without the part gets no key instead of an error: it is appended to any partition.
     if found is None or isinstance(found, (dict, list)):
         return None
     text = found if isinstance(found, str) else encode_json(found).decode()

@@ -1,7 +1,7 @@
-"""Requests that go on to another service: through a proxy's functions, or as a route's share.
+"""Requests that are forwarded to another service: through a proxy's functions, or as a route's share.
 
-What concerns one hop only is left out both ways, and a token of this node never leaves it. The
-service hears who asked by `X-Forwarded-For`, `-Proto` and `-Host`, which only this HTTP server sets.
+Hop-by-hop headers are removed in both directions, and a token of this node never leaves it. The service
+learns the client from `X-Forwarded-For`, `-Proto` and `-Host`, which only this HTTP server sets.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SHARES = 1 << 32
 
 
 class _ProxyRequest(msgspec.Struct):
-    """What a `before` function made of a request."""
+    """A request as a `before` function returned it."""
 
     method: str
     path: str
@@ -42,16 +42,18 @@ class _ProxyRequest(msgspec.Struct):
     body: bytes = b""
 
 
-_asked = msgspec.json.Decoder(_ProxyRequest)
+_proxy_request = msgspec.json.Decoder(_ProxyRequest)
 
 
 def takes_share(legacy: Legacy, path: str, sticky: str | None, chance: float) -> bool:
-    """Whether a request is among the share that goes to the legacy system.
+    """Return whether a request belongs to the share that goes to the legacy system.
 
-    The same sticky value always gets the same answer, and a share that grows takes on more without
-    giving any back.
+    The answer for a sticky value is always the same, and a growing share only adds values to it.
     """
     if sticky is not None:
+        # A hash and not `hash()`, which differs in every process. With the path in it, two routes
+        # do not move the same clients first. The threshold moves over fixed points, so a larger
+        # share contains every smaller one.
         mark = hashlib.sha256(f"{path}\n{sticky}".encode()).digest()
         chance = int.from_bytes(mark[:4], "big") / _SHARES
     return chance < legacy.share
@@ -60,13 +62,13 @@ def takes_share(legacy: Legacy, path: str, sticky: str | None, chance: float) ->
 async def pass_on(
     context: ApiContext, request: IncomingRequest, trigger: Http, raw: bytes
 ) -> Response:
-    """Send a request on as it is.
+    """Forward a request unchanged.
 
     Raises:
         UpstreamFailed, UpstreamLate: There is no answer.
     """
     legacy = trigger.legacy
-    assert legacy is not None  # noqa: S101 - asked before
+    assert legacy is not None  # noqa: S101 - checked before
     headers = _forwarded(context, request)
     ask = ServiceRequest(
         legacy.upstream,
@@ -87,11 +89,11 @@ async def pass_through(
     params: dict[str, Any],
     raw: bytes,
 ) -> Response:
-    """Shape a request, send it on, and shape the answer.
+    """Run `before`, forward the request, and run `after`.
 
     Raises:
         UpstreamFailed, UpstreamLate: There is no answer.
-        CallFailed: A function that shapes failed.
+        CallFailed: A `before` or `after` function failed.
     """
     path = "/" + "/".join(
         request.path.split("/")[1 + len(segments_of(trigger.path, trigger.path)) :]
@@ -152,7 +154,7 @@ async def pass_through(
 
 def _shaped(answered: bytes) -> _ProxyRequest:
     try:
-        asked = _asked.decode(answered)
+        asked = _proxy_request.decode(answered)
     except msgspec.DecodeError as error:
         raise Corrupt(f"a function that shapes requests answered none: {error}") from error
     if (
@@ -181,7 +183,10 @@ def _target(path: str, request: IncomingRequest) -> str:
 
 
 def _forwarded(context: ApiContext, request: IncomingRequest) -> Headers:
-    """The request's headers for the next hop."""
+    """Return the request's headers for the next hop."""
+    # `Host` is that of the upstream, and the pool writes `Content-Length` itself. Forwarding
+    # headers of the client are replaced: an upstream that trusts this node would believe a forged
+    # address.
     kept = [
         (name, value)
         for name, value in end_to_end(request.fields)
@@ -199,7 +204,9 @@ def _forwarded(context: ApiContext, request: IncomingRequest) -> Headers:
 
 
 def _response(answered: ServiceAnswer, *, headed: bool) -> Response:
-    """The service's answer; where only its head was asked for, with the length it named."""
+    """Convert the service's answer; that to `HEAD` keeps the service's `Content-Length`."""
+    # RFC 9110, section 8.6: an answer to `HEAD` may state the length that `GET` would have. For
+    # any other the writer counts the bytes that it sends.
     left = {b"date", b"server"} if headed else {b"content-length", b"date", b"server"}
     media = b"application/octet-stream"
     headers = []
@@ -221,13 +228,15 @@ def _texts(headers: Headers) -> dict[str, str]:
 
 
 def _bytes(headers: dict[str, str]) -> Headers:
-    """Headers out of a function, which must not be able to begin a line of their own."""
+    """Convert a function's headers, and refuse those that cannot be sent."""
     found = []
     for name, text in headers.items():
         raw_name, value = (
             name.lower().encode("latin-1", "replace"),
             text.encode("latin-1", "replace"),
         )
+        # A CR or LF in a value would begin another header, or another answer (response splitting,
+        # RFC 9112, section 11.1).
         if not _NAME.fullmatch(raw_name) or any(byte < 32 or byte == 127 for byte in value):
             raise Invalid(f"a function set the header `{name:.64}`, which cannot be sent")
         found.append((raw_name, value))

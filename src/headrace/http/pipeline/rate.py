@@ -9,7 +9,7 @@ from headrace.model.triggers.http import PerClient
 
 
 class LimitRate(RouteStep):
-    """Let one client come as often as the route's `rate=` says; a client is a token, else an address."""
+    """Limit the requests of one client to the route's `rate=`; a client is a token, else an address."""
 
     def __init__(self, context: ApiContext, route: str, rate: PerClient) -> None:
         self._context = context
@@ -17,14 +17,14 @@ class LimitRate(RouteStep):
         self._rate = rate
 
     async def run(self, routed: RoutedRequest) -> None:
-        """As `take`."""
+        """Count the request as `take` does."""
         self.take(routed)
 
     def take(self, routed: RoutedRequest) -> None:
         """Count the request.
 
         Raises:
-            TooOften: The client has used what it may.
+            TooOften: The client has exceeded its rate.
         """
         client = routed.client or client_name(routed.request.client)
         now = self._context.services.clock.monotonic()

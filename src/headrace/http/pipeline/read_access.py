@@ -1,4 +1,4 @@
-"""What a request may read: private data belongs to apps, and needs `read:APP`."""
+"""Read access of a request: private data belongs to apps, and requires `read:APP`."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ _NONE: Final[frozenset[str]] = frozenset()
 
 
 class Owners:
-    """The apps that what is kept belongs to: what a private stream holds is its app's own.
+    """The apps to which data belongs: the data of a private stream belongs to its app.
 
-    So is what a function that reads a private stream wrote, failed with or stored: it may contain what was in it.
-    Made for one request.
+    So do the output, the errors and the state of a function that reads a private stream: they may contain its data.
+    Created for one request.
     """
 
     def __init__(self, context: ApiContext) -> None:
         self._broker = context.services.broker
         self._supervisor = context.services.supervisor
+        # A list may have thousands of rows of the same few streams and functions.
         self._streams: dict[str, frozenset[str]] = {}
         self._functions: dict[str, frozenset[str]] = {}
 
     def of_stream(self, name: str) -> frozenset[str]:
-        """The owner of a private stream; none of a public one, or of one that does not exist any more."""
+        """Return the owner of a private stream; none for a public one, or for one that no longer exists."""
         found = self._streams.get(name)
         if found is None:
             try:
@@ -53,11 +54,13 @@ class Owners:
         return found
 
     def of_function(self, name: str) -> frozenset[str]:
-        """The owners of the private streams it reads; its app where it is deployed no more."""
+        """Return the owners of the private streams that it reads; its app where it is no longer deployed."""
         found = self._functions.get(name)
         if found is None:
             function = self._supervisor.functions.get(name)
             if function is None:
+                # Nothing tells any more what it read, so its app is asked for: closed rather than
+                # open.
                 found = frozenset({name.partition(".")[0]})
             else:
                 reads = (each.streams for _, each in listeners(name, function.triggers))
@@ -66,12 +69,12 @@ class Owners:
         return found
 
     def of_kept(self, kept: DeadEvent | ParkedKey) -> frozenset[str]:
-        """Those of an event that was given up, or waits."""
+        """Return the owners of a dead letter or a parked key."""
         stream = kept.position.stream if isinstance(kept, DeadEvent) else kept.stream
         return self.of_stream(stream) | self.of_function(kept.function)
 
     def of_state(self, app: str) -> frozenset[str]:
-        """Those of what an app's functions keep."""
+        """Return the owners of the state of an app's functions."""
         # A function reads no private stream but its own app's.
         streams = self._broker.streams()
         own = (spec.name for spec in streams if spec.private and spec.owner == app)
@@ -81,7 +84,7 @@ class Owners:
 async def authorize_reader(
     context: ApiContext, request: IncomingRequest, owners: frozenset[str]
 ) -> None:
-    """Pass, where the request may see what is these apps' own.
+    """Pass a request that may read the private data of these apps.
 
     Raises:
         Unauthenticated, Refused: It may not.
@@ -91,7 +94,7 @@ async def authorize_reader(
 
 
 class ReadAccess:
-    """What a request may see in lists; rows that it may not see are left out, and texts in the others are empty."""
+    """Read access of a request to lists: rows that it may not read are left out, texts in others are empty."""
 
     def __init__(self, owners: Owners, may: Callable[[frozenset[str]], bool], clock: Clock) -> None:
         self._owners = owners
@@ -99,50 +102,54 @@ class ReadAccess:
         self._clock = clock
 
     def function(self, name: str) -> bool:
-        """Whether it may see what the function wrote and failed with."""
+        """Return whether the request may read the function's output and errors."""
         return self._may(self._owners.of_function(name))
 
     def every_app(self, apps: Iterable[str]) -> bool:
-        """Whether it may see what is private to any of these apps."""
+        """Return whether the request may read what is private to any of these apps."""
         return self._may(frozenset(apps))
 
     def sources(self, rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
-        """The rows; without the errors of functions that it may not see."""
+        """Yield the rows, without the errors of functions that it may not read."""
         for row in rows:
             hidden = row.error and not self.function(row.function)
             yield msgspec.structs.replace(row, error="") if hidden else row
 
     def lag(self, rows: Iterable[LagRow]) -> Iterator[LagRow]:
-        """The rows; without why a partition is halted where it may not see that."""
+        """Yield the rows, without the reason of a halted partition where it may not read that."""
         for row in rows:
             state, _, why = row.state.partition(": ")
             hidden = why and not self.function(row.function)
             yield msgspec.structs.replace(row, state=state) if hidden else row
 
     def failed_start(self, function: str, found: FailedStart | None) -> FailedStart | None:
-        """When the next instance is tried; why none starts only where it may see that."""
+        """Return a failed start, without its cause where the request may not read that."""
         if found is None or self.function(function):
             return found
         return msgspec.structs.replace(found, cause="")
 
     async def kept(self, found: Iterable[Kept]) -> list[Kept]:
-        """Those that it may see."""
+        """Return the entries that it may read."""
         slices = Slices(self._clock)
         return [each async for each in slices.over(found) if self._may(self._owners.of_kept(each))]
 
 
 async def read_access_of(context: ApiContext, request: IncomingRequest) -> ReadAccess:
-    """What the request may see."""
-    return ReadAccess(Owners(context), await _reach(context, request), context.services.clock)
+    """Return the request's read access."""
+    return ReadAccess(Owners(context), await _permission(context, request), context.services.clock)
 
 
-async def _reach(context: ApiContext, request: IncomingRequest) -> Callable[[frozenset[str]], bool]:
-    """Whether the request may see what is these apps' own."""
+async def _permission(
+    context: ApiContext, request: IncomingRequest
+) -> Callable[[frozenset[str]], bool]:
+    """Return a test whether the request may read the private data of some apps."""
     shown = request.header("authorization")
     if context.services.operator.shows(shown) or is_session(context, request):
         return lambda _: True
     try:
         token = await context.services.tokens.shown(shown)
+    # A list is shortened and not refused: without a token, or with access `local`, public rows
+    # remain.
     except Unauthenticated:
         return lambda owners: not owners
     return lambda owners: all(token.allows(f"read:{owner}") for owner in owners)

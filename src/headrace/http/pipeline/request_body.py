@@ -1,7 +1,7 @@
-"""A request's body on its way in, and whether its client is still there.
+"""A request's body while it arrives, and the presence of its client.
 
-The connection feeds it, the request reads it; in between at most a few parts are kept, since the
-connection reads no further until they are taken.
+The connection feeds it and the request reads it. At most a few parts are buffered: the connection stops
+reading until they are taken.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from headrace.http.problem_details import HungUp
 from headrace.http.streaming_response import AnswerSender, StreamedAnswer
 
 HIGH_WATER = 65_536
-"""Bytes of a body kept for a reader that does not come; then the connection stops reading."""
+"""Bytes of a body that are buffered before the connection stops reading."""
 
 
 class RequestBody:
@@ -21,10 +21,10 @@ class RequestBody:
 
     __slots__ = (
         "_body",
-        "_go_on",
         "_gone",
         "_invite",
         "_parts",
+        "_resume",
         "_waiter",
         "more",
         "sender",
@@ -34,31 +34,32 @@ class RequestBody:
     def __init__(
         self,
         *,
-        go_on: Callable[[], None],
+        resume: Callable[[], None],
         invite: Callable[[], None] | None,
         sender: AnswerSender | None = None,
     ) -> None:
-        """Begin with nothing.
+        """Create an empty body.
 
         Args:
-            go_on: Lets the connection read further.
-            invite: Asks the client for the body (`100 Continue`), where it waits for that.
-            sender: Where an answer in parts goes; without one every answer goes as a whole.
+            resume: Makes the connection read on.
+            invite: Sends `100 Continue` to a client that waits for it; None for any other.
+            sender: Sends an answer in parts; without one every answer is sent as a whole.
         """
         self.more = True
         self.sender = sender
         self.streamed: StreamedAnswer | None = None
         self._body = b""
         self._parts: list[bytes] = []
-        self._go_on = go_on
+        self._resume = resume
         self._invite = invite
         self._gone = False
         self._waiter: asyncio.Future[None] | None = None
 
     def feed(self, part: bytes) -> bool:
-        """Keep a part; whether more may come at once."""
+        """Append a part; return whether the connection may read on."""
         if self._waiter is not None:
             self._wake()
+        # Nearly every body comes in one part, which is then passed on without a copy.
         if not self._body:
             self._body = part
             return len(part) <= HIGH_WATER
@@ -66,13 +67,13 @@ class RequestBody:
         return len(self._body) + sum(map(len, self._parts)) <= HIGH_WATER
 
     def complete(self) -> None:
-        """It is whole."""
+        """Mark the body as complete."""
         self.more = False
         if self._waiter is not None:
             self._wake()
 
     def hang_up(self) -> None:
-        """Its client is gone."""
+        """Wake the reader: the client is gone."""
         self._gone = True
         self._wake()
 
@@ -83,16 +84,16 @@ class RequestBody:
 
     @property
     def held(self) -> bytes:
-        """What `take` would give."""
+        """The buffered bytes, which `take` would return."""
         return self._body + b"".join(self._parts) if self._parts else self._body
 
     @property
-    def holds_back(self) -> bool:
-        """Whether the client waits for `100 Continue` before it sends the body."""
+    def awaits_continue(self) -> bool:
+        """True while the client waits for `100 Continue` before it sends the body."""
         return self._invite is not None and not self._body
 
     def take(self) -> bytes:
-        """What has come since the last time; for a body that is whole, all of it."""
+        """Return the bytes since the last call; all of them for a complete body."""
         body = self._body
         if self._parts:
             body += b"".join(self._parts)
@@ -101,16 +102,18 @@ class RequestBody:
         return body
 
     async def part(self) -> tuple[bytes, bool]:
-        """The next part, and whether more follows.
+        """Return the next part, and whether more follows.
 
         Raises:
             HungUp: The client went away before its request was complete.
         """
         if self._invite is not None:
+            # RFC 9110, section 10.1.1: no 100 after a part of the body has arrived. It is sent
+            # only when the body is wanted, so a refused request costs no upload.
             if self.more and not self._body:
                 self._invite()
             self._invite = None
-        self._go_on()
+        self._resume()
         while self.more and not self._body and not self._gone:
             await self._wait()
         if self._gone and self.more:
@@ -118,10 +121,11 @@ class RequestBody:
         return self.take(), self.more
 
     async def left(self) -> None:
-        """Return once the client is gone; whatever it still sends is thrown away."""
+        """Return once the client is gone; discard what it still sends."""
         while not self._gone:
+            # A paused connection does not notice that its client has closed, so it must read on.
             self.take()
-            self._go_on()
+            self._resume()
             await self._wait()
 
     async def _wait(self) -> None:

@@ -14,7 +14,7 @@ _parts = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def reply_of(answered: bytes) -> Response:
-    """A function's answer as HTTP."""
+    """Convert a function's answer to HTTP."""
     reply = open_reply(answered)
     if reply is None:
         return Response(200, answered)
@@ -23,21 +23,22 @@ def reply_of(answered: bytes) -> Response:
 
 
 def not_of_its_type(error: CallFailed) -> Invalid | None:
-    """What to say where a function failed because the body is not of its type."""
+    """Return the client's error for a failure because of the body's type; None for any other failure."""
     if error.cause.kind != "Undecodable":
         return None
     return Invalid(f"the body is not what this route takes: {error.cause.message}")
 
 
 def in_parts(response: Response, accept: str, *, live: bool = False) -> Response:
-    """A list as server-sent events or as lines, for a client that asks for one of them.
+    """Convert a list to server-sent events or to lines, for a client that wants one of them.
 
-    The answer is whole by then, and committed. At a `live` route it looks as if it had been sent
-    in parts: it is the answer to a repetition, or to a client that could not see its end.
+    The answer is complete and committed. At a `live` route it looks as if it had been sent in parts: it is
+    the answer to a repetition, or to a client that could not see its end.
     """
     events, lines = EVENTS.decode() in accept, live or LINES.decode() in accept
     if not (events or lines) or not (response.status == 200 or live):
         return response
+    # Only lists have parts; anything else is answered as it is.
     if response.media != JSON or not response.body.startswith(b"["):
         return response
     parts: list[msgspec.Raw] = _parts.decode(response.body)

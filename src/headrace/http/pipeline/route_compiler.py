@@ -1,7 +1,7 @@
-"""A route as declared -> its pipeline. The order is the same for all routes.
+"""A declared route -> its pipeline. The order of the steps is the same for all routes.
 
-Origin, token, rate, body, signature, types, and only then the function, the log or another service: a request that
-is refused has changed nothing.
+Origin, token, rate, body, signature, types, and only then the function, the log or another service: a refused
+request has changed nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from headrace.model.triggers.http import Http, Proxy, Webhook
 
 
 def compile_route(context: ApiContext, target: Target) -> RoutePipeline:
-    """The pipeline of an author's route."""
+    """Return the pipeline of an author's route."""
     trigger = target.trigger
     steps = [*_entry(context, target), ReadBody(context, trigger.max_bytes)]
     end: RouteEnd
@@ -38,12 +38,13 @@ def compile_route(context: ApiContext, target: Target) -> RoutePipeline:
 
 
 def _entry(context: ApiContext, target: Target) -> list[RouteStep]:
-    """Who may come in, and how often."""
+    """Return the steps that decide by the head: origin, token, rate."""
     signed = isinstance(target.trigger, Webhook)
     steps: list[RouteStep] = [
         CheckOrigin(context, target.cors, signed=signed),
         AnswerPreflight(target.cors),
     ]
+    # The token comes before the rate, which counts by the token's id where there is one.
     limit = None if target.rate is None else LimitRate(context, target.name, target.rate)
     if target.auth is not None:
         steps.append(Authenticate(context, target.auth, limit))
@@ -53,14 +54,18 @@ def _entry(context: ApiContext, target: Target) -> list[RouteStep]:
 
 
 def _event(context: ApiContext, target: Target, trigger: Http | Webhook) -> list[RouteStep]:
-    """What becomes the function's event."""
+    """Return the steps that build the function's event."""
     steps: list[RouteStep] = []
     if isinstance(trigger, Http) and trigger.legacy is not None:
+        # Before the body is decompressed: the old system gets it as it came, with its
+        # `Content-Encoding`.
         steps.append(PassShare(context, trigger, trigger.legacy))
     if isinstance(trigger, Webhook):
+        # Before the body is decompressed: senders sign the bytes that they send.
         steps.append(VerifySignature(context, trigger))
     steps.append(UnpackBody(trigger.max_bytes))
     if isinstance(trigger, Webhook) and AnswerChallenge.is_needed(trigger):
+        # After the signature: an unsigned challenge would confirm the address to anybody.
         steps.append(AnswerChallenge())
     steps += [
         BindQuery(target, trigger),

@@ -15,12 +15,12 @@ from headrace.http.response import Response
 
 
 class RoutePipeline:
-    """What a request passes at one route. Shared by all requests.
+    """The steps and the end of one route. Shared by all requests.
 
     Attributes:
         pattern: The route's path, for metrics.
         owner: The full name of the function it calls, or of the app; "" for the platform's own.
-        end: What answers.
+        end: The end that answers.
     """
 
     __slots__ = ("_steps", "end", "owner", "pattern")
@@ -34,7 +34,7 @@ class RoutePipeline:
         self.owner = owner
 
     async def run(self, routed: RoutedRequest) -> Response:
-        """Pass every step that has something to do, then answer.
+        """Run every step that is not idle, then the end.
 
         Raises:
             HeadraceError: The request is refused, or the end failed.
@@ -46,15 +46,15 @@ class RoutePipeline:
         return await self.end.run(routed)
 
     def fast_steps(self, routed: RoutedRequest) -> tuple[BodyStep, ...] | None:
-        """What is left to do, without waiting, for each request with this head; None where a step waits.
+        """Return the steps left for each request with this head, none of which waits; None where one does.
 
-        Takes the steps that need only the head, so that `routed` may be copied for each such request.
+        Runs the steps that need only the head, so that `routed` may be copied for each such request.
 
         Raises:
             HeadraceError: The head is refused.
         """
         head = routed.request
-        # The connection writes the body of an answer that comes by a callback.
+        # `RequestOrder.reply` writes an answer without regard to the method.
         if head.method == "HEAD":
             return None
         left = []
@@ -62,10 +62,13 @@ class RoutePipeline:
             if step.idle(head):
                 continue
             if isinstance(step, HeadStep):
+                # A step that answers by itself ends the request; it runs again in `run`.
                 if step.take(routed) is not None:
                     return None
             elif isinstance(step, BodyStep):
                 left.append(step)
+            # Any other step may wait, also one that is added later: nothing is skipped by default
+            # (ADR 0045).
             else:
                 return None
         return tuple(left)

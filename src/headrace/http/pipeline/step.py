@@ -1,8 +1,8 @@
-"""What a route's pipeline is made of: a request on its way, the steps before its end, and the end.
+"""The parts of a route's pipeline: a request in flight, the steps before its end, and the end.
 
-A step says from the request's head that it has nothing to do (`idle`). Where nothing else is said it has, and may
-wait: an option that somebody adds as a `RouteStep` is never skipped by the fast path, which takes only requests for
-which each step is idle or does not wait (`HeadStep`, `BodyStep`). Every request, fast or not, runs the same steps.
+A step decides from the request's head whether it is idle. By default it is not, and may wait: the fast path
+never skips an option that is added as a `RouteStep`. It takes only requests for which each step is idle or does
+not wait (`HeadStep`, `BodyStep`). Every request, fast or not, runs the same steps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from headrace.security.access import Peer
 
 
 class HeadView(Protocol):
-    """What a step may look at to say that it is idle; an `IncomingRequest` is one."""
+    """The part of a request by which a step decides that it is idle; an `IncomingRequest` is one."""
 
     @property
     def method(self) -> str:
@@ -32,38 +32,38 @@ class HeadView(Protocol):
 
     @property
     def raw_query(self) -> bytes:
-        """What stands behind the `?`."""
+        """The bytes after the `?`."""
         ...
 
     @property
     def headers(self) -> Mapping[bytes, bytes]:
-        """By name in small letters."""
+        """The headers by name, in lower case."""
         ...
 
     @property
     def peer(self) -> Peer:
-        """Who holds the other end of the connection."""
+        """The peer of the connection."""
         ...
 
 
 class RoutedRequest(msgspec.Struct):
-    """A request on its way through the steps of its route, and what they found. Owned by who answers it.
+    """A request in its route's pipeline, with what the steps found. Owned by the task or call that answers it.
 
     Attributes:
         request: The request.
-        params: What stands in the braces of an author's route.
-        methods: Those of the path, for a preflight.
-        extra: Headers of the answer besides its own.
-        client: The id of the token that was shown; "" without one.
-        body: As it came, and once a step has unpacked it, as it was before.
+        params: The path's parameters at an author's route.
+        methods: The methods of the path, for a preflight.
+        extra: Headers to add to the answer.
+        client: The id of the request's token; "" without one.
+        body: The body as it was sent; decompressed, once a step has done so.
         query: The query, of its type where the route declares one.
         payload: The value of the function's event.
-        headers: What the function gets besides the payload.
+        headers: The event's headers.
         event_id: The id of a signed message.
-        once: What repetitions of the request have in common; "" for a request without a key.
-        digest: Of the request, where it has a key.
-        timeout_s: The client's own limit in seconds; None where it has none.
-        accept: The media types that the client asks for; "" where none of them is of answers in parts.
+        once: The idempotency key, unique among clients and routes; "" without one.
+        digest: The digest of the request, where it has a key.
+        timeout_s: The client's own timeout in seconds; None without one.
+        accept: The `Accept` header; "" where it names no media type of answers in parts.
     """
 
     request: IncomingRequest
@@ -83,15 +83,15 @@ class RoutedRequest(msgspec.Struct):
 
 
 class RouteStep(ABC):
-    """A step of a route. Made once for each deployment, shared by all requests: it keeps nothing of them."""
+    """A step of a route. Created once for each deployment and shared by all requests, so it stores nothing of them."""
 
     def idle(self, head: HeadView) -> bool:
-        """Whether it has nothing to do for any request with this head."""
+        """Return whether the step has nothing to do for any request with this head."""
         return False
 
     @abstractmethod
     async def run(self, routed: RoutedRequest) -> Response | None:
-        """Do it; a response ends the request.
+        """Run the step; a response ends the request.
 
         Raises:
             HeadraceError: The request is refused.
@@ -99,27 +99,27 @@ class RouteStep(ABC):
 
 
 class BodyStep(RouteStep):
-    """A step that does not wait once the body is here."""
+    """A step that does not wait once the body is complete."""
 
     @abstractmethod
     def take(self, routed: RoutedRequest) -> Response | None:
-        """As `run`, without waiting."""
+        """Run the step without waiting."""
 
     async def run(self, routed: RoutedRequest) -> Response | None:
-        """As `take`."""
+        """Run the step as `take` does."""
         return self.take(routed)
 
 
 class HeadStep(BodyStep):
-    """A step that needs only the head: what it sets is the same for all requests with that head."""
+    """A step that needs only the head: it sets the same for all requests with that head."""
 
 
 class RouteEnd(ABC):
-    """What answers at the end of a route: a call, an append, another service, a handler."""
+    """The end of a route, which answers: a call, an append, another service, a handler."""
 
     @abstractmethod
     async def run(self, routed: RoutedRequest) -> Response:
-        """The answer.
+        """Return the answer.
 
         Raises:
             HeadraceError: There is none.
@@ -127,11 +127,11 @@ class RouteEnd(ABC):
 
 
 class StartableEnd(RouteEnd):
-    """An end that can be started without waiting, and is answered by a callback."""
+    """An end that can be started without waiting, and answers by a callback."""
 
     @abstractmethod
     def start(self, routed: RoutedRequest, waiter: Waiter) -> StartedCall:
-        """Start it.
+        """Start the run.
 
         Raises:
             HeadraceError: It cannot be started.
@@ -139,8 +139,8 @@ class StartableEnd(RouteEnd):
 
     @abstractmethod
     def respond(self, routed: RoutedRequest, answer: bytes) -> Response:
-        """The function's answer as a response."""
+        """Convert the function's answer to a response."""
 
     @abstractmethod
     def refusal(self, error: CallFailed) -> HeadraceError:
-        """What the client gets for a call that failed."""
+        """Return the error that the client gets for a call that failed."""

@@ -1,6 +1,6 @@
-"""How many connections there may be, and how many of them one client may hold.
+"""Limits of open connections: of all clients together, and of one client.
 
-A client is an address; of IPv6 it is a /64, which is what one customer or machine is given.
+A client is an address; of IPv6 it is a /64, which providers assign to one customer or machine.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ class ConnectionLimits:
         self._of: Counter[str] = Counter()
 
     def enter(self, address: str) -> str:
-        """Count a connection; why it is one too many, "" where it is not.
+        """Count a connection; return why it exceeds a limit, or "".
 
-        Either way it is to `leave`.
+        The caller must call `leave` in both cases.
         """
         client = client_of(address)
+        # Counted before it is judged: the connection that is refused stays open until its answer
+        # is sent, and `connection_lost` uncounts every connection alike.
         self._all += 1
         self._of[client] += 1
         if self._all > self._most:
@@ -44,19 +46,24 @@ class ConnectionLimits:
         return ""
 
     def leave(self, address: str) -> None:
-        """A connection that was counted is closed."""
+        """Uncount a connection that has closed."""
         client = client_of(address)
         self._all -= 1
         self._of[client] -= 1
+        # Entries of clients without connections would accumulate for the whole run of the node.
         if not self._of[client]:
             del self._of[client]
 
 
 def client_of(address: str) -> str:
-    """The client that an address belongs to."""
+    """Return the client that an address belongs to."""
     if ":" not in address:
         return address
+    # A link-local address carries its interface after `%`, which `ipaddress` does not accept in a
+    # network.
     found = ipaddress.IPv6Address(address.partition("%")[0])
+    # On a dual-stack socket the kernel shows IPv4 clients as `::ffff:a.b.c.d`; a /64 of those
+    # would be every IPv4 client at once.
     if found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)
     return str(ipaddress.IPv6Network((found, PREFIX), strict=False))

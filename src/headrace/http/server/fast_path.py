@@ -1,9 +1,8 @@
-"""The fast path: calls started as soon as their request is whole, answered as soon as the function has.
+"""The fast path: a call starts as soon as its request is complete and is answered by a callback.
 
-In: a head, a body and the caller. Out: an answer, by a call of `reply`, without a task: where all instances are busy
-the call waits in their pool's line. It takes a request only where the steps of its route (`RoutePipeline.fast_steps`)
-say that none has to wait, and runs the same steps as `Application.answer` does. An outcome with effects is
-left to a task to finish.
+In: a head, a body and the caller. Out: an answer, by a call of `reply`, without a task; where all instances are busy
+the call waits in their pool's queue. The fast path takes a request only if no step of its route has to wait
+(`RoutePipeline.fast_steps`), and runs the same steps as `Application.answer`. A task finishes an outcome with effects.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ _log = logging.getLogger("headrace.http")
 
 
 def _nothing_to_resume() -> None:
-    """There is no connection that could go on."""
+    """Do nothing: a plan is made without a connection."""
 
 
-_NOTHING = RequestBody(go_on=_nothing_to_resume, invite=None)
+_NOTHING = RequestBody(resume=_nothing_to_resume, invite=None)
 
 
 class Caller(Protocol):
-    """Who is answered; a connection."""
+    """The receiver of an answer: a connection."""
 
     def reply(self, response: Response, extra: Headers) -> None:
-        """Say it."""
+        """Send the answer."""
         ...
 
 
@@ -60,14 +59,18 @@ class FastPath:
     def begin(
         self, head: RequestHead, body: bytes, peer: Peer, caller: Caller
     ) -> FastPathCall | None:
-        """Start a call; None, and nothing was done, where it is `Application.answer`'s."""
+        """Start a call; None, without any effect, where `Application.answer` must take the request."""
         plan = head.plan
+        # A plan holds for one peer and one set of deployed apps: access depends on the peer, and
+        # a reload may change the route (ADR 0020).
         if plan is None or plan.peer != peer or not self._holds(plan.apps):
             plan = head.plan = self.plan(head, peer)
         end, size = plan.end, len(body)
+        # A full node is not refused here: `Application.answer` tries again and owns the error.
         if end is None or not self.admission.take(size):
             return None
-        # Not by `copy`, which costs five times as much.
+        # The plan's request is a template: each call gets a copy to write into.
+        # `copy.copy` costs five times as much as the method.
         routed = plan.routed.__copy__()  # type: ignore[attr-defined]  # of every msgspec.Struct
         routed.body = body
         call = FastPathCall(self, plan, end, routed, caller, self.clock.monotonic())
@@ -77,14 +80,17 @@ class FastPath:
                     call.reply(response)
                     return call
             started = end.start(routed, call)
+        # From here on the request counts as admitted, so every error must end in `reply`, which
+        # releases it.
         except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
             call.set_exception(error)
             return call
+        # The outcome never comes before `start` has returned: `set_result` relies on `started`.
         call.started = started
         return call
 
     def plan(self, head: RequestHead, peer: Peer) -> FastPlan:
-        """How the fast path takes requests with this head, if it does."""
+        """Return the plan for requests with this head; one without an end where the fast path does not take them."""
         apps = self._resolver.apps
         request = IncomingRequest(
             head.method,
@@ -96,12 +102,14 @@ class FastPath:
             _NOTHING,
             self.admission,
         )
+        # A plan without an end is kept with the head too, so a route that needs a task does not
+        # resolve its path twice for each request.
         aside = FastPlan(apps, peer, RoutedRequest(request))
         try:
             pipeline, routed = self._resolver.resolve(request)
             end = pipeline.end
             steps = pipeline.fast_steps(routed) if isinstance(end, StartableEnd) else None
-        except Exception:  # noqa: BLE001 - what is wrong with it is for `answer` to find and say
+        except Exception:  # noqa: BLE001 - `answer` meets the same error and reports it
             return aside
         if steps is None or not isinstance(end, StartableEnd):
             return aside
@@ -109,18 +117,16 @@ class FastPath:
 
 
 class FastPathCall(msgspec.Struct):
-    """One call on its way, counted among the requests at work until it is answered.
-
-    The `Waiter` of its run.
+    """One call in flight, counted by admission until it is answered. The `Waiter` of its run.
 
     Attributes:
-        path: What started it.
-        plan: How its head is taken.
-        end: Of its route.
+        path: The fast path that started it.
+        plan: The plan of its head.
+        end: The end of its route.
         routed: The request.
-        caller: Who is answered.
-        arrived: When its last byte was there.
-        started: What runs, or waits for an instance.
+        caller: The connection that is answered.
+        arrived: Monotonic time at which its last byte had arrived, in seconds.
+        started: The run, or None until it is submitted.
     """
 
     path: FastPath
@@ -132,21 +138,23 @@ class FastPathCall(msgspec.Struct):
     started: StartedCall | None = None
 
     def hang_up(self) -> None:
-        """The client is gone: a run that has started ends, one that still waits is withdrawn."""
+        """Cancel the run, whether it has started or still waits; the client is gone."""
         started = self.started
+        # `cancel` is true where the waiter will hear nothing more. Else `reply` releases the request,
+        # and doing it here as well would release it twice.
         if started is not None and started.run.cancel():
             self.path.admission.leave(len(self.routed.body))
 
     def done(self) -> bool:
-        """What waits in vain is withdrawn."""
+        """Return false: nobody withdraws a call but `hang_up`."""
         return False
 
     def set_exception(self, error: BaseException, /) -> None:
-        """It did not run: answer what went wrong."""
+        """Answer with the error that prevented the run."""
         self.reply(self._failed(error))
 
     def set_result(self, outcome: Outcome, /) -> None:
-        """It has run: answer, or let a task do what is left to do."""
+        """Answer with the outcome, or start a task that commits its effects first."""
         started = self.started
         assert started is not None  # noqa: S101 - the outcome comes after the run was handed over
         path = self.path
@@ -157,11 +165,13 @@ class FastPathCall(msgspec.Struct):
             response = self._failed(error)
         if response is not None:
             self.reply(response)
+        # A server that has stopped has answered 503 by `cut` already, and its group takes no
+        # task.
         elif not path.tasks.closed:
             path.tasks.start(self._finish(started), name="finish a call")
 
     async def _finish(self, started: StartedCall) -> None:
-        """Commit what it did; then answer."""
+        """Commit the effects, then answer: an answer promises that they are stored."""
         try:
             answer = await self.path.direct.finish(started)
             response = self.end.respond(self.routed, answer)
@@ -185,6 +195,6 @@ class FastPathCall(msgspec.Struct):
         )
         try:
             self.caller.reply(response, self.routed.extra)
-        except Exception:  # noqa: BLE001 - as said below
-            # The caller of this callback has nothing to do with the client.
+        except Exception:  # noqa: BLE001 - see below
+            # The callback runs inside the instance's reader, which an error of one client must not end.
             _log.exception("an answer at %s was not sent", plan.pattern)

@@ -1,8 +1,8 @@
-"""The requests of one connection, each answered in its turn.
+"""The requests of one connection, answered in their order.
 
-In: requests as their heads come, plain calls as they are whole. Out: answers, in the order of the
-requests. A plain call is started at once and answered by a callback; every other request is
-answered by one task, which is made when it is first needed.
+In: requests as their heads arrive, plain calls as they are complete. Out: answers, in the order of the
+requests. A plain call starts at once and is answered by a callback; one task, started when it is first
+needed, answers all other requests of the connection.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ STOPPING: Final = answer_error(
 
 
 class RequestReader(Protocol):
-    """What reads the requests; a connection."""
+    """The reader of requests: a connection."""
 
     def rest(self) -> None:
-        """All that came is answered: wait for the next."""
+        """Wait for the next request: all earlier ones are answered."""
         ...
 
 
 class RequestOrder:
-    """Whose turn it is on one connection. Owned by the connection; its task by the HTTP server's group.
+    """The queue of one connection's requests. Owned by the connection; its task by the HTTP server's group.
 
     Attributes:
-        final: Whether nothing is answered behind what is here.
-        answered: What was answered before its body was whole; the rest of that is thrown away.
+        final: Whether the connection closes after the requests that are queued.
+        answered: The body of a request that was answered before it was complete; its rest is discarded.
     """
 
     def __init__(
@@ -57,6 +57,8 @@ class RequestOrder:
         self._reader = reader
         self._loop = asyncio.get_running_loop()
         self._queue: deque[tuple[RequestHead, RequestBody]] = deque()
+        # `_calling`: a plain call is not answered yet. `_beginning`: it is being started, so
+        # `reply` may come before `_begin` returns.
         self._calling = self._beginning = self._has_task = False
         self._call: Called | None = None
         self._working: RequestBody | None = None
@@ -65,26 +67,26 @@ class RequestOrder:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for the one before them."""
+        """The number of requests that wait for the one before them."""
         return len(self._queue)
 
     @property
-    def in_hand(self) -> int:
-        """How many requests are not answered."""
+    def unanswered(self) -> int:
+        """The number of requests that are not answered."""
         return len(self._queue) + self._calling + (self._working is not None)
 
     def pause(self) -> None:
-        """The client reads more slowly than it is answered: its next request waits."""
+        """Hold back the next request: the client reads more slowly than it is answered."""
         if self._writable is None:
             self._writable = self._loop.create_future()
 
     def resume(self) -> None:
-        """It has caught up."""
+        """Continue: the client has read enough."""
         writable, self._writable = self._writable, None
         _settle(writable)
 
     def hang_up(self) -> None:
-        """The client is gone."""
+        """Cancel the call in flight and wake the task: the client is gone."""
         if self._call is not None:
             self._call.hang_up()
         if self._working is not None:
@@ -93,23 +95,29 @@ class RequestOrder:
         _settle(self._writable)
 
     def sender_for(self, head: RequestHead) -> RequestOrder | None:
-        """Where an answer in parts goes; None where the client could not see its end."""
+        """Return the sender for an answer in parts; None where the client could not see its end."""
+        # HTTP/1.0 has no chunks (RFC 9112, section 6.1): its client could not tell a complete
+        # answer from one that broke off.
         return self if head.modern else None
 
     def take(self, head: RequestHead, body: bytes) -> bool:
-        """Start a plain call at once; False where it is not one, or cannot start now."""
+        """Start a plain call at once; False where it is not one, or must wait."""
         if self._queue or self._calling or self._working is not None or self._writable is not None:
             return False
         return self._begin(head, body)
 
     def add(self, head: RequestHead, request_body: RequestBody) -> None:
-        """Let a request wait for its turn; `go_on` gives it to the first."""
+        """Queue a request; `answer_next` starts the first."""
         self._queue.append((head, request_body))
 
-    def go_on(self) -> None:
-        """Answer the first request that waits, unless another is being answered."""
+    def answer_next(self) -> None:
+        """Answer the first request of the queue, unless another is being answered."""
         queue = self._queue
+        # `_beginning` keeps a call that is answered while it starts from re-entering here: a
+        # thousand pipelined calls would use a thousand stack frames.
         while queue and not (self._calling or self._working is not None or self._beginning):
+            # Before it starts, so that `unanswered` does not count it twice: in the queue and in
+            # flight.
             waiting = queue.popleft()
             head, request_body = waiting
             if (
@@ -117,12 +125,14 @@ class RequestOrder:
                 or self._writable is not None
                 or not self._begin(head, request_body.held)
             ):
+                # The task takes it: its body is incomplete, its client does not read, or its
+                # route has a step that waits.
                 queue.appendleft(waiting)
                 self._wake()
                 return
 
     def _begin(self, head: RequestHead, body: bytes) -> bool:
-        """Begin a plain call; False where the request is none. `reply` may come at once."""
+        """Start a plain call; False where the request is not one. `reply` may be called before this returns."""
         self._calling = self._beginning = True
         call = self._server.begin(head, body, self._peer, self)
         self._beginning = False
@@ -133,7 +143,7 @@ class RequestOrder:
         return call is not None
 
     def reply(self, response: Response, extra: Headers) -> None:
-        """Answer the call that was started."""
+        """Send the answer to the plain call in flight, then start the next request."""
         self._calling = False
         self._call = None
         if self._transport.is_closing():
@@ -141,18 +151,20 @@ class RequestOrder:
         if self._write_whole(response, extra, ""):
             self._transport.close()
         elif self._queue:
-            self.go_on()
+            self.answer_next()
         else:
             self._reader.rest()
 
     def _write_whole(self, response: Response, extra: Headers, method: str) -> bool:
-        """Send an answer as a whole; whether it was the last."""
+        """Send a whole answer; return whether it was the connection's last."""
         last = (self.final or bool(response.headers)) and self._is_last(response)
         server = self._server
         date = server.date.line(self._loop.time())
         try:
             answer = written(response, extra, date=date, method=method, last=last)
         except Invalid as error:
+            # The function set a header that cannot be sent. This request still needs an answer,
+            # or every later one would be taken for it.
             _log.error("an answer cannot be sent: %s", error)
             bad = problem(502, "The function answered what cannot be sent", str(error), "invalid")
             answer = written(bad, (), date=date, method=method, last=last)
@@ -160,14 +172,16 @@ class RequestOrder:
         return last
 
     def _is_last(self, response: Response) -> bool:
-        """Whether the connection closes behind this answer."""
+        """Return whether the connection closes after this answer."""
         if response.headers and closes(response):
+            # RFC 9112, section 9.6: no request after an answer with `Connection: close` is
+            # processed.
             self.final = True
             self._queue.clear()
         return self.final and not self._queue
 
     def _wake(self) -> None:
-        """Let the task answer what waits; a connection of plain calls has none."""
+        """Wake the task that answers the queue, or start it; a connection with only plain calls has none."""
         if self._waiter is not None:
             _settle(self._waiter)
             self._waiter = None
@@ -176,17 +190,22 @@ class RequestOrder:
             self._server.tasks.start(self._work(), name=f"connection of {self._peer.address}")
 
     async def _work(self) -> None:
-        """Answer one request after the other, as long as the connection lives."""
+        """Answer one request after the other until the connection closes."""
         server, queue, transport = self._server, self._queue, self._transport
         try:
             while True:
                 if transport.is_closing():
                     return
                 while not queue or self._calling:
+                    # A plain call in flight is answered by its callback, which also closes the
+                    # connection.
                     if transport.is_closing() or (self.final and not self._calling):
                         return
                     self._waiter = self._loop.create_future()
                     await self._waiter
+                # No answer is produced for a client that does not read: the transport would
+                # buffer all of them. Afterwards the queue is looked at again, since a plain call
+                # may have started meanwhile.
                 if self._writable is not None:
                     await self._writable
                     continue
@@ -208,13 +227,15 @@ class RequestOrder:
                     return
                 response, extra = answered
                 if request_body.more:
-                    # The rest of its body is not needed; it is read and dropped, within its deadline.
+                    # The rest of the body must be read, or it would be taken for the next request
+                    # (RFC 9112, section 9.3). It is dropped, and has to arrive within its deadline.
                     request_body.take()
                     self.answered = request_body
                 streamed = request_body.streamed
                 if streamed is None or streamed.state is AnswerState.OPEN:
                     last = self._write_whole(response, extra, request.method)
                 else:
+                    # The answer was sent in parts; `response` only reports how it ended.
                     last = self._is_last(response)
                     if streamed.state is AnswerState.STARTED:
                         self._break_off(streamed, response)
@@ -227,19 +248,19 @@ class RequestOrder:
             transport.close()
 
     def _break_off(self, streamed: StreamedAnswer, problem: Response) -> None:
-        """End an answer that failed when its client had a part of it; leave its end out."""
+        """Stop an answer that failed after its client had received a part; send no last chunk."""
         streamed.break_off(problem)
         if self._writable is not None:
-            # Who does not read now would keep the connection for as long as it likes.
+            # `close` waits until the buffer is sent, and a client that does not read decides how long.
             self._transport.abort()
 
     def cut(self) -> None:
-        """Answer 503 to requests that are not answered; break off an answer that has started."""
+        """Answer 503 to the request in flight; break off an answer that has started."""
         self.final = True
         self._queue.clear()
         streamed = None if self._working is None else self._working.streamed
         if streamed is None or streamed.state is AnswerState.OPEN:
-            if self.in_hand:
+            if self.unanswered:
                 self._write_whole(STOPPING, (), "")
         elif streamed.state is AnswerState.STARTED:
             self._break_off(streamed, STOPPING)
@@ -251,8 +272,9 @@ class RequestOrder:
         self.send(written(response, extra, date=date, method="", last=self.final, chunked=True))
 
     def send(self, data: bytes) -> None:
-        """Send a part of an answer; nothing where the client is gone."""
+        """Send a part of an answer; do nothing where the client is gone."""
         if not self._transport.is_closing():
+            # Kept answers of this connection must leave before the part.
             self._server.flush()
             self._transport.write(data)
 

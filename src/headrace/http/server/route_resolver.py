@@ -1,6 +1,6 @@
 """A request's head -> the pipeline of its route: an author's, or one of the platform's own paths.
 
-Authors' routes come first; the table of the platform's paths is filled once. Answers nothing.
+Authors' routes come first; the table of the platform's paths is filled once. Sends no answer.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class RouteResolver:
     """Finds pipelines. One per listener; safe for many requests at once.
 
     Attributes:
-        holds: Whether what was resolved among some apps still holds.
+        holds: Tells whether a list of apps is still what is deployed, and so whether what was resolved is valid.
     """
 
     def __init__(self, context: ApiContext, served: PathSet = PathSet.ALL) -> None:
@@ -108,16 +108,19 @@ class RouteResolver:
         return self._authored.apps
 
     def resolve(self, request: IncomingRequest) -> tuple[RoutePipeline, RoutedRequest]:
-        """The pipeline of the request's route, and the request as it begins there.
+        """Return the pipeline of the request's route, and the request as it enters it.
 
         Raises:
-            Invalid, Refused: The host is missing or foreign, or what stands in the braces is not of its kind.
-            Unknown, NotAllowed: Nothing is at the path, or not with this method.
+            Invalid, Refused: The host is missing or foreign, or a path parameter is not of its type.
+            Unknown, NotAllowed: The path has no route, or not with this method.
         """
         method, path = request.method, request.path
+        # Before anything else is looked at: a page that reached this node by DNS rebinding must
+        # not even learn which paths exist.
         self._context.admission.check_host(request.fields, request.headers)
         asked = None
         if method == "OPTIONS":
+            # A preflight is answered by the route of the method that the browser is about to use.
             asked = request.header("access-control-request-method")
         found = self._authored.find(method, path, asked)
         if found is not None:
@@ -162,11 +165,11 @@ class RouteResolver:
         return f"the platform's own path is `{meant:.200}`"
 
     def is_authored(self, path: str) -> bool:
-        """Whether the path is of an author's route."""
+        """Return whether the path belongs to an author's route."""
         return self._authored.is_authored(path)
 
     def error_headers(self, request: IncomingRequest) -> Headers:
-        """CORS headers that let a page read why it was refused."""
+        """Return the CORS headers that let a page read why it was refused."""
         if (origin := request.headers.get(b"origin")) is None:
             return ()
         return answer_headers(self._authored.cors_at(request.path), origin.decode("latin-1"))

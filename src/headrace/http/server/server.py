@@ -43,7 +43,7 @@ _BACKLOG = 512
 
 
 class Limits(Protocol):
-    """What an operator says about the HTTP server; the node's settings are one."""
+    """Settings of the HTTP server; the node's settings implement it."""
 
     @property
     def api_port(self) -> int | None:
@@ -52,7 +52,7 @@ class Limits(Protocol):
 
     @property
     def allowed_hosts(self) -> tuple[str, ...]:
-        """Host names it answers to besides its own."""
+        """Host names that it accepts besides its own."""
         ...
 
     @property
@@ -62,7 +62,7 @@ class Limits(Protocol):
 
     @property
     def max_requests(self) -> int:
-        """Requests worked on at once."""
+        """Requests processed at once."""
         ...
 
     @property
@@ -77,7 +77,7 @@ class Limits(Protocol):
 
     @property
     def tls_certificate(self) -> Path | None:
-        """The certificate it shows; without one it speaks plain HTTP."""
+        """The TLS certificate; None for plain HTTP."""
         ...
 
     @property
@@ -166,18 +166,24 @@ class Gateway:
         return [each for state in self._states for each in state.connections]
 
     def _identify(self, transport: asyncio.BaseTransport) -> Peer:
-        """Who holds the other end of a connection."""
+        """Return the peer of a connection."""
         far = transport.get_extra_info("peername")
+        # A client that is gone already has no name; it may do what a stranger may.
         if not isinstance(far, tuple) or not far:
             return Peer("")
+        # Only `local` distinguishes processes of this machine, and the look-up costs a netlink
+        # request for each connection.
         if self._context.services.access != "local" or not is_local(far[0]):
             return Peer(far[0])
         uid = owner(far[:2], transport.get_extra_info("sockname")[:2])
+        # Instances connect over loopback too, so an address proves nothing (ADR 0029). A socket
+        # that its process has closed has no owner, and counts as a stranger's.
         return Peer(far[0], neighbour=uid is not None and uid not in INSTANCE_UIDS)
 
     def _tls(self) -> dict[str, Any]:
         if self._certificate is None:
             return {}
+        # asyncio's own limit is 60 s, during which a silent client holds a connection.
         return {"ssl": self._certificate.context, "ssl_handshake_timeout": HANDSHAKE_S}
 
     async def _renew(self, certificate: Certificate) -> None:
@@ -187,11 +193,13 @@ class Gateway:
                 if certificate.renew():
                     _log.info("the renewed certificate is in use")
             except Misuse as error:
+                # The old certificate stays in use: a renewal that is half written must not end
+                # TLS.
                 _log.warning("the certificate was not renewed: %s", error)
 
     @property
     def busy(self) -> dict[str, int]:
-        """What the HTTP server has in hand now; empty where it has nothing."""
+        """Counts of open connections, tasks and requests; counts of 0 are left out."""
         held = {
             "connections": len(self._connections),
             "tasks": len(self._tasks),
@@ -216,7 +224,7 @@ class Gateway:
             await clock.sleep(0.01)
 
     async def stop(self, grace: float = 10.0) -> None:
-        """Drain; then answer 503 to requests that are not answered."""
+        """Drain, then answer 503 to the requests that are left."""
         await self.drain(grace)
         for connection in self._connections:
             connection.cut()
@@ -228,14 +236,14 @@ def _log_broken_task(name: str, error: BaseException) -> None:
 
 
 def reachable_name(host: str) -> str:
-    """The host part of a URL that reaches an HTTP server listening on `host` from this machine."""
+    """Return the host part of a URL by which this machine reaches an HTTP server listening on `host`."""
     if ipaddress_is_any(host):
         return "127.0.0.1" if ":" not in host else "[::1]"
     return f"[{host}]" if ":" in host else host
 
 
 def ipaddress_is_any(host: str) -> bool:
-    """Whether `host` means every address of the machine."""
+    """Return whether `host` means every address of the machine."""
     try:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
@@ -259,11 +267,12 @@ def listen(host: str, port: int, option: str = "port") -> socket.socket:
         option: What sets the port, for the error.
 
     Raises:
-        Misuse: The address is taken, not this machine's, or not allowed.
+        Misuse: The address is in use, does not belong to this machine, or is not allowed.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
+        # Else a restarted node could not bind while connections of the last run are in TIME_WAIT.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setblocking(False)
         listener.bind((host, port))

@@ -1,6 +1,6 @@
-"""What the connections of an HTTP server share: who answers, how long they wait, and their writes.
+"""State that all connections of an HTTP server share: the application, timeouts, limits and pending writes.
 
-Answers of one turn of the loop are kept and written one right after the other, within a bound.
+Answers of one turn of the event loop are kept and written together, within a bound.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ HEADERS_S = 10.0
 BODY_S = 30.0
 KEEP_ALIVE_S = 30.0
 MAX_OUTGOING_BYTES = 65_536
-"""Answers of one turn of the loop that are kept to be written together."""
+"""Bytes of answers that are kept to be written together."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long the HTTP server waits for a client, in seconds."""
+    """Times in seconds that the HTTP server waits for a client."""
 
     headers: float = HEADERS_S
     body: float = BODY_S
@@ -42,30 +42,30 @@ DEFAULT_TIMEOUTS = Timeouts()
 
 
 class Called(Protocol):
-    """A plain call that is not answered yet."""
+    """A plain call in flight."""
 
     def hang_up(self) -> None:
-        """The client is gone."""
+        """Cancel the call: the client is gone."""
         ...
 
 
 class Answerer(Protocol):
-    """What answers requests."""
+    """The application that answers requests."""
 
     def begin(self, head: RequestHead, body: bytes, peer: Peer, caller: Caller) -> Called | None:
-        """Start a plain call, which `caller.reply` answers; None where `answer` must be called."""
+        """Start a plain call, to be answered by `caller.reply`; None where `answer` must be called."""
         ...
 
     async def answer(self, request: IncomingRequest) -> tuple[Response, Headers] | None:
-        """The answer, and headers of the route's own; None where the client is gone."""
+        """Return the answer and the route's extra headers; None where the client is gone."""
         ...
 
 
 class ClosableConnection(Protocol):
-    """A connection, as its HTTP server's end knows it."""
+    """A connection that the stopping HTTP server closes."""
 
     def finish(self) -> None:
-        """Close after what is being answered; at once where nothing is."""
+        """Close after the requests in flight are answered; at once where there are none."""
         ...
 
     def cut(self) -> None:
@@ -74,7 +74,7 @@ class ClosableConnection(Protocol):
 
 
 class ServerState:
-    """What all connections of an HTTP server share. Owned by the gateway."""
+    """State that all connections of an HTTP server share. Owned by the gateway."""
 
     def __init__(
         self,
@@ -102,25 +102,27 @@ class ServerState:
         self._outgoing_bytes = 0
 
     def send(self, transport: asyncio.Transport, answer: bytes, *, last: bool) -> None:
-        """Write an answer: at once where it is the last or the only one, else with its neighbours.
-
-        One write right after the other finds the client (and the machine's other cores) awake;
-        with work in between, every single write would have to wake them up again.
-        """
+        """Write an answer: at once where it is the last or the only one, else together with others."""
+        # Writes in a row find the client, and the machine's other cores, awake; with work in
+        # between each write would have to wake them again. With no other request in flight there
+        # is nothing to write together with, and a turn of the loop would only add latency.
         if self._outgoing or (self.admission.requests and not last):
             if not self._outgoing:
                 asyncio.get_running_loop().call_soon(self.flush)
             self._outgoing.append((transport, answer))
             self._outgoing_bytes += len(answer)
+            # `last`: the caller closes the transport next, and a kept answer would be lost.
             if last or self._outgoing_bytes > MAX_OUTGOING_BYTES:
                 self.flush()
         else:
             transport.write(answer)
 
     def flush(self) -> None:
-        """Write what is kept; whatever a connection says or does by itself comes after that."""
+        """Write the kept answers. A connection calls it before it writes or closes by itself, to keep the order."""
         outgoing, self._outgoing = self._outgoing, []
         self._outgoing_bytes = 0
         for transport, answer in outgoing:
+            # The client may have left since; asyncio logs a warning for each write to a closed
+            # socket.
             if not transport.is_closing():
                 transport.write(answer)

@@ -1,8 +1,8 @@
-"""The certificate the HTTP server shows, loaded again when its files are renewed.
+"""The TLS certificate of the HTTP server, loaded again when its files are renewed.
 
-In: two PEM files, the certificate with its chain and the private key. Out: one TLS context for the
-life of the server; connections that begin after a renewal are shown the new certificate. A renewal
-that cannot be used is refused and the old certificate stays.
+In: two PEM files, the certificate with its chain and the private key. Out: one TLS context for as long as
+the server runs; connections that begin after a renewal get the new certificate. A renewal that cannot
+be used is refused and the old certificate stays.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from headrace.model.errors import Misuse
 
 LOOK_S = 30.0
-"""How often the files are looked at."""
+"""Seconds between two checks of the files."""
 HANDSHAKE_S = 10.0
 
 
@@ -33,16 +33,20 @@ class Certificate:
         self.context = self._made()
 
     def renew(self) -> bool:
-        """Load the files again if they have changed; whether they had.
+        """Load the files again if they have changed; return whether they had.
 
         Raises:
-            Misuse: They have, and cannot be used (yet); they are not tried again as they are.
+            Misuse: They have changed and cannot be used (yet).
         """
         found = self._stamps()
         if found == self._loaded:
             return False
+        # Before they are tried: a certificate that cannot be used would else be logged every 30
+        # s. ACME clients write the two files one after the other, so the second one's time stamp
+        # causes another try.
         self._loaded = found
-        # Tried on a context of their own: one that refuses a key has given up its certificate.
+        # Tried on a separate context: OpenSSL replaces a context's certificate before it looks at the
+        # key, so a pair that does not match would leave the server without either.
         self._made()
         self._load(self.context)
         return True
@@ -50,6 +54,7 @@ class Certificate:
     def _made(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # RFC 7301: a client that also offers `h2` must learn that only HTTP/1.1 is spoken here.
         context.set_alpn_protocols(["http/1.1"])
         self._load(context)
         return context
@@ -66,7 +71,8 @@ class Certificate:
             ) from error
 
     def _stamps(self) -> list[tuple[int, int]]:
-        """A value that changes with a renewal: `stat` follows the links that ACME clients switch."""
+        """Return a value that changes with a renewal."""
+        # `stat` follows links: certbot renews by switching a link to another file.
         try:
             return [(found.st_ino, found.st_mtime_ns) for found in map(Path.stat, self._files)]
         except OSError as error:
