@@ -18,6 +18,7 @@ from headrace.http.problem_details import Unsupported
 from headrace.http.streaming_response import AnswerSender, StreamedAnswer
 from headrace.model.durations import seconds_in
 from headrace.model.errors import Invalid, Misuse, TooLarge
+from headrace.model.numeric_text import whole
 from headrace.model.sizes import MAX_SIZE, bytes_in
 from headrace.security.access import Peer
 
@@ -171,11 +172,10 @@ class IncomingRequest:
         text = self.query.get(name)
         if text is None:
             return default
-        # `isdigit` accepts digits of other scripts. Cut to 19 digits before it is compared:
-        # converting a very long number takes quadratic time.
-        if not text.isascii() or not text.isdigit() or not low <= int(text[:19]) <= high:
-            raise Invalid(f"`{name}={text}` is out of range; use a number from {low} to {high}")
-        return int(text)
+        value = whole(text)
+        if value is None or not low <= value <= high:
+            raise Invalid(f"`{name}={text:.80}` is out of range; use a number from {low} to {high}")
+        return value
 
     def seconds(self, name: str, default: float | None, *, high: float) -> float | None:
         """Return a duration of the query, in seconds.

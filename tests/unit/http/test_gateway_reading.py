@@ -9,6 +9,7 @@ import pytest
 
 from headrace import App, Event, Http, Webhook
 from headrace.http.admission import Admission
+from headrace.http.api.streams import place
 from headrace.http.pipeline.payload_binding import (
     carried,
     payload_of,
@@ -120,6 +121,22 @@ def test_a_route_without_a_body_makes_one_of_query_and_path() -> None:
     }
     with pytest.raises(Mismatch):
         typed_query(route, queries(route), {"count": ["3x"]}, {"item": "tea"})
+
+
+@pytest.mark.parametrize("text", ["1" + "0" * 30, "0" * 18 + "1" + "0" * 9, "1" * 5_000, "11", "x"])
+def test_a_number_of_the_query_is_compared_whole(text: str) -> None:
+    with pytest.raises(Invalid):
+        request(f"limit={text}".encode()).number("limit", 1, low=1, high=10)
+
+
+def test_zeros_in_front_of_a_number_do_not_matter() -> None:
+    assert request(b"limit=0000000000000000000000007").number("limit", 1, low=1, high=10) == 7
+
+
+@pytest.mark.parametrize("text", ["²", "@²", "1" * 5_000, "@" + "9" * 30, "-1", "", "@"])
+def test_a_place_in_a_stream_is_a_number_of_64_bits(text: str) -> None:
+    with pytest.raises(Invalid):
+        place(text)
 
 
 def test_a_header_that_came_several_times_is_one_text() -> None:

@@ -23,6 +23,7 @@ from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, json_list, json_response, published_view
 from headrace.model.errors import Invalid, Refused
 from headrace.model.function import StreamSpec
+from headrace.model.numeric_text import whole
 
 BROWSING = ("cursor", "partition", "offset", "from", "limit", "wait")
 
@@ -145,12 +146,15 @@ def place(text: str) -> str:
     Raises:
         Invalid: It is neither a known place nor a time.
     """
-    if text in {"earliest", "latest"} or text.removeprefix("@").isdigit():
+    digits = text.removeprefix("@")
+    # `isdigit` alone accepts `²`, which `int` does not.
+    number = whole(digits) if digits.isascii() and digits.isdigit() else None
+    if text in {"earliest", "latest"} or number is not None:
         return text
     try:
         return f"@{parse_time(text)}"
     except Invalid as error:
         raise Invalid(
-            f"`{text}` is not a place in a stream; write `earliest`, `latest`, an offset, "
+            f"`{text:.80}` is not a place in a stream; write `earliest`, `latest`, an offset, "
             "or a time like `2026-01-31T12:00:00Z`"
         ) from error
