@@ -289,7 +289,7 @@ class Connection(asyncio.Protocol):
     # -- reading on ---------------------------------------------------------------------------
 
     def rest(self) -> None:
-        """Start the keep-alive deadline, unless the next request has begun."""
+        """Start the keep-alive deadline, unless the next request has started."""
         if self._phase == _ANSWER and not self._order.unanswered:
             self._phase = _NEXT
             self._wait_until(self._loop.time() + self._server.timeouts.keep_alive)

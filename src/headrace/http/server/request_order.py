@@ -96,7 +96,7 @@ class RequestOrder:
 
     def sender_for(self, head: RequestHead) -> RequestOrder | None:
         """Return the sender for an answer in parts; None where the client could not see its end."""
-        # HTTP/1.0 has no chunks (RFC 9112, section 6.1): its client could not tell a complete
+        # HTTP/1.0 has no chunks (RFC 9112, section 6.1): its client could not inform a complete
         # answer from one that broke off.
         return self if head.modern else None
 

@@ -89,7 +89,7 @@ class RouteResolver:
     """Finds pipelines. One per listener; safe for many requests at once.
 
     Attributes:
-        holds: Tells whether a list of apps is still what is deployed, and so whether what was resolved is valid.
+        holds: Returns whether a list of apps is still what is deployed, and so whether what was resolved is valid.
     """
 
     def __init__(self, context: ApiContext, served: PathSet = PathSet.ALL) -> None:
