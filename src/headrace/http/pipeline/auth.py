@@ -36,7 +36,7 @@ def is_session(context: ApiContext, request: IncomingRequest) -> bool:
     """Return whether the request is the operator's browser opening a page of the console."""
     headers = request.headers
     # Browsers attach the cookie to requests that other pages cause, too. `Sec-Fetch-Dest` and
-    # `Sec-Fetch-Site` cannot be set by scripts, so they tell a page that was opened from one that
+    # `Sec-Fetch-Site` cannot be set by scripts, so they show a page that was opened from one that
     # a foreign page or a script requests. A session only reads: `POST` needs the key (ADR 0029).
     return (
         request.method in {"GET", "HEAD"}

@@ -59,7 +59,7 @@ class Owners:
         if found is None:
             function = self._supervisor.functions.get(name)
             if function is None:
-                # Nothing tells any more what it read, so its app is asked for: closed rather than
+                # Nothing shows any more what it read, so its app is asked for: closed rather than
                 # open.
                 found = frozenset({name.partition(".")[0]})
             else:
