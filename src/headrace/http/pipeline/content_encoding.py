@@ -32,7 +32,7 @@ def unpack(encoding: str, body: bytes, limit: int) -> bytes:
     bound = min(limit, len(body) * MAX_RATIO)
     inflater = zlib.decompressobj(_GZIP)
     try:
-        # One byte more than allowed tells a body at the bound from one beyond it.
+        # One byte more than allowed shows a body at the bound from one beyond it.
         found = inflater.decompress(body, bound + 1)
     except zlib.error as error:
         raise Invalid(f"the body is not gzip: {error}") from error
