@@ -47,7 +47,7 @@ class ValueFormat(NamedTuple):
 
 def is_binary(headers: Mapping[bytes, bytes]) -> bool:
     """Return whether a request's headers carry the attributes (binary mode)."""
-    # A required attribute, so its header tells binary mode from any other request (HTTP binding,
+    # A required attribute, so its header separates binary mode from any other request (HTTP binding,
     # section 3.1).
     return b"ce-specversion" in headers
 
