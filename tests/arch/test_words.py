@@ -42,7 +42,7 @@ TERMS = {
 """The page that introduces a term, in a heading or in the first paragraph below one."""
 PLAIN_PACKAGES = (
     *("cli", "client", "environment", "http", "model", "node", "patterns", "sdk", "security"),
-    *("simulation", "telemetry", "testing", "topology"),
+    *("simulation", "storage", "telemetry", "testing", "topology"),
     *("runtime/child", "runtime/process", "runtime/protocol", "runtime/sandbox"),
 )
 """Packages whose names, docstrings, comments and messages use only the field's words, with their tests."""

@@ -3,7 +3,7 @@
 In: the appends of changes, as the store's `Appender`. Each becomes a row of its change, so it lands
 together with state, positions and marks, or not at all; ids are judged there too. Out: the same appends
 in the log, each once: one task publishes the rows, oldest first, and the log remembers with what it
-takes up to which number it has it (ADR 0044). It tells no positions: what has landed is on its way.
+takes up to which number it has it (ADR 0044). It returns no positions: what has landed has none yet.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from headrace.storage.state.rows import decode_row, encode_row
 PAGE: Final = 500
 PAGE_BYTES: Final = 16 << 20
 """What is published in one step, at most; a single append may be larger."""
+# While a log is away its rows take disk space, so their number is bounded (ADR 0044).
 MAX_WAITING: Final = 10_000
 """Appends that wait for the log; while there are more, changes that append are refused."""
 _WRITERS: Final = pack("outbox-writers")
@@ -42,11 +43,11 @@ _decode = msgspec.msgpack.Decoder(Append).decode
 
 
 class LogOutbox:
-    """One node's way into a remote log; attached to its store. `run` is its task.
+    """One node's outbox to a remote log; attached to its store. `run` is its task.
 
-    Every opening writes under a number of its own, higher than all before it. What an earlier one has
-    left is published first, so events keep their order when a partition changes hands: whoever took
-    it over has landed nothing of it before the former owner's last row.
+    Every opening writes under a new number, higher than all before it. Rows of an earlier opening are
+    published first, so events keep their order when a partition changes hands: its new owner has landed
+    nothing of it before the former owner's last row.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class LogOutbox:
         """
         writer = await _next_writer(storage)
         waiting = 0
+        # Counted once and kept up to date afterwards: a count at each change would read all rows.
         async for page in scan_pages(storage, Space.OUTBOX, b"", limit=PAGE):
             waiting += len(page)
         return cls(storage, log, clock=clock, writer=writer, waiting=waiting)
@@ -82,6 +84,8 @@ class LogOutbox:
         Raises:
             Overloaded: Too much waits for the log already.
         """
+        # All are checked before any is staged, so that a refused change has used no numbers and no
+        # ids.
         for append in appends:
             spec = self._log.stream(append.stream)
             if not 0 <= append.partition < spec.partitions:
@@ -92,6 +96,7 @@ class LogOutbox:
                 f"{self._waiting} appends wait for the log, which is away or slow; "
                 "try again once it takes them"
             )
+        # Through `look`: an id that an earlier change of the same group brought is known already.
         ids, waiting = _KnownIds(look, self._clock.now()), WaitingMessages(look)
         puts: list[Put] = []
         cancelled: list[str] = []
@@ -100,6 +105,7 @@ class LogOutbox:
             window = self._log.stream(append.stream).dedupe_window
             if append.kind == "cancel":
                 found = [id for id in append.ids or () if waiting.take_back(append.stream, id)]
+                # A message that never arrived must not block its own repetition as a duplicate.
                 ids.forget(append.stream, found)
                 cancelled += found
                 continue
@@ -117,30 +123,33 @@ class LogOutbox:
                 waiting.keep(kept, append.later)
             else:
                 self._number += 1
+                # The ids have been checked here, and the log would keep them for nothing.
                 row = _encode(replace(kept, ids=None))
                 puts.append(Put(Space.OUTBOX, pack(self._writer, self._number), row))
+        # Not counted in `_waiting` yet: a group that is rolled back only forgets what it staged.
         self._staged += len(puts)
         rows = (*puts, *waiting.rows, *ids.rows)
+        # No positions: offsets are given by the log, when the rows are published (ADR 0044).
         return Applied((None,) * len(appends), duplicates, rows, later, tuple(cancelled))
 
     def flush(self) -> list[Statement]:
-        """Nothing to write but the rows of the changes."""
+        """Return no statements: the rows are part of the changes."""
         return []
 
     def landed(self) -> None:
-        """What was staged is durable: publish it."""
+        """Publish what was staged: it is durable now."""
         self._waiting += self._staged
         self._staged = 0
         self._woken.set()
 
     def dropped(self) -> None:
-        """What was staged did not land; its numbers are not used again."""
+        """Forget what was staged: it did not land; its numbers are not used again."""
         self._staged = 0
 
     # --- into the log -----------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Publish what waits, for ever; to be begun anew after an error.
+        """Publish what waits, for ever; to be restarted after an error.
 
         Raises:
             Fenced: A later writer has taken over what this one published.
@@ -148,8 +157,11 @@ class LogOutbox:
         """
         writers: dict[int, LogWriter] = {}
         while True:
+            # Before the page is read: rows that land in between set it again, and are not missed.
             self._woken.clear()
             page = await self._page()
+            # A row is published under the number it was written with: the log remembers by that
+            # number how far it is.
             for id, rows in itertools.groupby(page, key=_writer_of):
                 if id not in writers:
                     writers[id] = await self._log.open_writer(id)
@@ -166,15 +178,19 @@ class LogOutbox:
         try:
             return await self._storage.scan(Space.OUTBOX, b"", end, limit=PAGE, most=PAGE_BYTES)
         except TooLarge:
+            # A single append may exceed PAGE_BYTES, and must not block those behind it for ever.
             return await self._storage.scan(Space.OUTBOX, b"", end, limit=1)
 
     async def _publish(self, writer: LogWriter, rows: list[tuple[bytes, bytes]]) -> None:
         hit("outbox:before-publish")
+        # Publish, then delete: a crash in between publishes again, and the log drops what it has.
+        # The other order would lose rows.
         await writer.publish([(_number_of(key), _decode(row)) for key, row in rows])
         hit("outbox:after-publish")
         await self._storage.apply(
             Change(deletes=tuple(Delete(Space.OUTBOX, key) for key, _ in rows))
         )
+        # Never below 0: rows that were deleted with an unknown outcome may be counted twice.
         self._waiting = max(self._waiting - len(rows), 0)
 
 
@@ -193,7 +209,7 @@ class _KnownIds:
 
     @property
     def rows(self) -> tuple[Put | Delete, ...]:
-        """What is to be written."""
+        """The rows to write."""
         return tuple(
             Delete(Space.MARKS, key) if row is None else Put(Space.MARKS, key, row)
             for key, row in self._rows.items()
@@ -217,7 +233,7 @@ class _KnownIds:
         self._rows.update((_id_key(stream, id), row) for id in ids)
 
     def forget(self, stream: str, ids: Sequence[str]) -> None:
-        """Each of these may be used anew."""
+        """Let each of these ids be used again."""
         self._rows.update((_id_key(stream, id), None) for id in ids)
 
     def _is_known(self, key: bytes) -> bool:
@@ -232,6 +248,7 @@ async def _next_writer(storage: Storage) -> int:
         put = Put(Space.META, _WRITERS, number.to_bytes(8, "big"))
         try:
             await storage.apply(Change((Check(Space.META, _WRITERS, row),), (put,)))
+        # Another node has opened its outbox in between: take the number after its own.
         except Conflict:
             continue
         return number

@@ -1,4 +1,4 @@
-"""What may come into the log, and small bodies made one."""
+"""Checks of appends, and small bodies made one."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ async def test_a_disk_that_breaks_at_any_call_ends_the_process_and_keeps_what_it
     assert len(ended) == 1
     writing.cancel()
     # Its threads would fail whichever test comes next: the one that is ending, and any that waits.
-    storage._beside.close()
+    storage._commit_thread.close()
     storage._checkpointer.close()
     disk.fail = lambda _kind, _name: None
     if storage._file.writer.in_transaction:

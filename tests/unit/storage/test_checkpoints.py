@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from headrace.storage.kv.sqlite.commit_thread import CommitThread
 
 LARGE = bytes(1 << 20)
-PATIENCE_S = 60.0
+DEADLINE_S = 60.0
 
 
 def put(number: int, value: bytes) -> Change:
     return Change(puts=(Put(Space.STATE, b"k%d" % number, value),))
 
 
-async def test_a_log_that_is_long_enough_is_copied_and_begun_anew(tmp_path: Path) -> None:
+async def test_a_log_that_is_long_enough_is_copied_and_restarted(tmp_path: Path) -> None:
     passes: list[str] = []
     storage = await SqliteStorage.open(tmp_path, clock=SystemClock(), reserve=4096)
     for label in ("checkpoint:before", "checkpoint:after"):
@@ -42,7 +42,7 @@ async def test_a_log_that_is_long_enough_is_copied_and_begun_anew(tmp_path: Path
         count = CHECKPOINT_PAGES * PAGE_BYTES // len(LARGE) + 1
         # Together, so that they are one commit.
         await asyncio.gather(*(storage.apply(put(number, LARGE)) for number in range(count)))
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(DEADLINE_S):
             while "checkpoint:after" not in passes:
                 await storage.apply(put(0, b""))
         assert passes == ["checkpoint:before", "checkpoint:after"]
@@ -55,12 +55,12 @@ class Later:
     """A thread whose work is done when the test says so."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.requests = 0
         self.is_closed = False
         self._work: list[Callable[[], Callable[[], None]]] = []
 
     def run(self, work: Callable[[], Callable[[], None]]) -> None:
-        self.asked += 1
+        self.requests += 1
         self._work.append(work)
 
     def go(self) -> None:
@@ -72,22 +72,22 @@ class Later:
 
 
 class Rig:
-    """A checkpointer of a real file, and what it asked for."""
+    """A checkpointer of a real file, and the work that it requests."""
 
     def __init__(self, folder: Path, vfs: str | None = None) -> None:
         self.file = DataFile(folder, vfs=vfs)
-        self.beside = Later()
+        self.thread = Later()
         self.ended: list[str] = []
         self.passes: list[str] = []
         run(self.file.writer, "CREATE TABLE IF NOT EXISTS filler (x)")
-        beside = cast("CommitThread", self.beside)
-        self.checkpointer = Checkpointer(self.file, beside, self.ended.append)
+        thread = cast("CommitThread", self.thread)
+        self.checkpointer = Checkpointer(self.file, thread, self.ended.append)
         for label in ("checkpoint:before", "checkpoint:after"):
             failpoints.arm(label, partial(self.passes.append, label))
 
     @property
     def log(self) -> tuple[int, int]:
-        """How many pages the log has, and how many of them are in the file."""
+        """The number of pages in the log, and of those that are in the file."""
         return self.file.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
 
     def commit(self, pages: int) -> None:
@@ -116,21 +116,21 @@ def test_a_checkpoint_begins_at_so_many_pages_and_one_at_a_time(
     rig.commit(30)
     limit(monkeypatch, checkpoint=rig.log[0] + 1)
     rig.checkpointer.committed()
-    assert rig.beside.asked == 0
+    assert rig.thread.requests == 0
     limit(monkeypatch, checkpoint=rig.log[0])
     rig.checkpointer.committed()
-    assert rig.beside.asked == 1
+    assert rig.thread.requests == 1
     rig.commit(30)
-    assert rig.beside.asked == 1
+    assert rig.thread.requests == 1
     assert rig.passes == []
 
 
-def test_the_bulk_is_copied_beside_and_the_rest_between_two_commits(
+def test_the_bulk_is_copied_on_the_thread_and_the_rest_between_two_commits(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, checkpoint=20, rest=100, long=1_000)
     rig.commit(30)
-    rig.beside.go()
+    rig.thread.go()
     total, copied = rig.log
     assert copied == total > 30
     assert rig.passes == ["checkpoint:before"]
@@ -138,9 +138,9 @@ def test_the_bulk_is_copied_beside_and_the_rest_between_two_commits(
     assert rig.passes == ["checkpoint:before", "checkpoint:after"]
     assert rig.log[0] == rig.log[1] < total
     rig.checkpointer.committed()
-    assert rig.beside.asked == 1
+    assert rig.thread.requests == 1
     rig.commit(30)
-    assert rig.beside.asked == 2
+    assert rig.thread.requests == 2
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_the_rest_is_copied_where_it_is_short_or_the_log_is_very_long(
 ) -> None:
     limit(monkeypatch, checkpoint=20)
     rig.commit(30)
-    rig.beside.go()
+    rig.thread.go()
     run(rig.file.writer, f"INSERT INTO filler VALUES (zeroblob({30 * PAGE_BYTES}))")
     total, copied = rig.log
     assert copied == 0
@@ -161,25 +161,25 @@ def test_the_rest_is_copied_where_it_is_short_or_the_log_is_very_long(
     assert rig.log == (total, total if ends else 0)
     # One that could not end is followed by another.
     rig.checkpointer.committed()
-    assert rig.beside.asked == (1 if ends else 2)
+    assert rig.thread.requests == (1 if ends else 2)
 
 
-def test_a_log_that_grows_too_long_is_told_of_once_until_it_is_short_again(
+def test_a_log_that_grows_too_long_is_reported_once_until_it_is_short_again(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     limit(monkeypatch, checkpoint=20)
     for _ in range(2):
         limit(monkeypatch, alarm=100)
         rig.commit(600)
-        rig.beside.go()
+        rig.thread.go()
         limit(monkeypatch, rest=0, long=10_000)
         rig.commit(600)
         rig.commit(600)
-        (told,) = caplog.messages
-        assert f"the write-ahead log of {rig.file.path} has grown to 2 MiB" in told
+        (message,) = caplog.messages
+        assert f"the write-ahead log of {rig.file.path} has grown to 2 MiB" in message
         caplog.clear()
         limit(monkeypatch, rest=10_000)
-        rig.beside.go()
+        rig.thread.go()
         rig.commit(1)
     limit(monkeypatch, checkpoint=10_000)
     rig.commit(600)
@@ -189,7 +189,7 @@ def test_a_log_that_grows_too_long_is_told_of_once_until_it_is_short_again(
 
 
 @pytest.mark.parametrize("error", [apsw.FullError, apsw.BusyError])
-def test_a_checkpoint_that_finds_no_room_is_tried_again_later(
+def test_a_checkpoint_that_finds_the_disk_full_is_tried_again_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[apsw.Error]
 ) -> None:
     disk = BadDisk()
@@ -202,7 +202,7 @@ def test_a_checkpoint_that_finds_no_room_is_tried_again_later(
             raise error
 
     disk.fail = fail
-    rig.beside.go()
+    rig.thread.go()
     disk.fail = lambda _kind, _name: None
     assert rig.log[1] == 0
     rig.commit(2)
@@ -225,14 +225,14 @@ def test_a_disk_that_breaks_in_a_checkpoint_ends_the_node(
             raise apsw.IOError
 
     disk.fail = fail
-    rig.beside.go()
+    rig.thread.go()
     disk.fail = lambda _kind, _name: None
-    (told,) = rig.ended
-    assert f"the disk under `{tmp_path}` failed in a checkpoint" in told
+    (message,) = rig.ended
+    assert f"the disk under `{tmp_path}` failed in a checkpoint" in message
     failpoints.disarm()
     rig.file.close()
 
 
 def test_closing_waits_for_a_checkpoint_that_runs(rig: Rig) -> None:
     rig.checkpointer.close()
-    assert rig.beside.is_closed
+    assert rig.thread.is_closed

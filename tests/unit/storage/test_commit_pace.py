@@ -1,4 +1,4 @@
-"""Where a commit waits for the disk."""
+"""The thread on which a commit waits for the disk."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def test_a_disk_that_is_quick_again_is_noticed() -> None:
     pace = CommitPace()
     while pace.in_place(1_000):
         pace.took(SLOW)
-    asked = 1
+    commits = 1
     while not pace.in_place(1_000):
-        asked += 1
-    assert asked < LOOK_AGAIN_AFTER
+        commits += 1
+    assert commits < LOOK_AGAIN_AFTER
     pace.took(QUICK_SECONDS / 10)
     assert pace.in_place(1_000)
 

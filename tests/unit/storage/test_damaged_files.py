@@ -1,4 +1,4 @@
-"""A bit that the disk has flipped is told, and never read: in the file, and in its write-ahead log."""
+"""A bit that the disk has flipped is reported, and never read: in the file, and in its write-ahead log."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_a_flipped_key_is_not_taken_for_a_key_that_is_absent(tmp_path: Pat
     await again.close()
 
 
-async def test_a_change_that_meets_damage_fails_and_takes_nobody_with_it(tmp_path: Path) -> None:
+async def test_a_change_that_meets_damage_fails_alone(tmp_path: Path) -> None:
     storage = await opened(tmp_path)
     await storage.apply(put(b"bad", b"wrong" * 300))
     await storage.close()
@@ -92,7 +92,7 @@ async def test_a_change_that_meets_damage_fails_and_takes_nobody_with_it(tmp_pat
 
 
 @pytest.mark.parametrize("place", range(0, 100, 7))
-async def test_a_flip_in_the_head_of_the_file_is_told_or_harmless(
+async def test_a_flip_in_the_head_of_the_file_is_reported_or_harmless(
     tmp_path: Path, place: int
 ) -> None:
     storage = await opened(tmp_path)
@@ -143,7 +143,7 @@ def first_commit(log: bytes) -> int:
 @pytest.mark.parametrize(
     "place", [lambda _: 0, lambda _: 17, middle, first_commit, lambda _: 32 + 9, lambda _: 32 + 20]
 )
-async def test_a_write_ahead_log_damaged_before_other_commits_is_told_and_kept(
+async def test_a_write_ahead_log_damaged_before_other_commits_is_reported_and_kept(
     tmp_path: Path, place: Callable[[bytes], int]
 ) -> None:
     copy = await left_behind(tmp_path / "data")

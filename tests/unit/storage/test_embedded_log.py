@@ -1,4 +1,4 @@
-"""What the embedded log promises beyond the contract: bounds in memory, and bytes that are true."""
+"""Promises of the embedded log beyond the contract: bounds in memory, and bytes that are true."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def test_the_tail_keeps_its_bound_and_drops_the_oldest_of_all_partitions() -> No
     for number in range(100):
         partition = first if number % 2 else second
         made = chunk(number, 2_000)
-        partition.shelf.add(made)
+        partition.chunk_list.add(made)
         tail.landed([(partition, made)])
-        held = first.shelf.chunks + second.shelf.chunks
+        held = first.chunk_list.chunks + second.chunk_list.chunks
         assert sum(len(each.body) + CHUNK_OVERHEAD for each in held) == tail.size <= 100_000
         assert sorted(each.first for each in held) == list(
             range(number + 1 - len(held), number + 1)
@@ -66,14 +66,14 @@ def test_a_chunk_that_housekeeping_took_costs_its_followers_nothing() -> None:
     partition = Partition(1, "s", 0)
     made = [chunk(number, 1_000) for number in range(4)]
     for each in made:
-        partition.shelf.add(each)
+        partition.chunk_list.add(each)
         tail.landed([(partition, each)])
-    partition.shelf.drop_first(2)
+    partition.chunk_list.drop_first(2)
     late = chunk(4, 6_000)
-    partition.shelf.add(late)
+    partition.chunk_list.add(late)
     tail.landed([(partition, late)])
-    assert partition.shelf.chunks[-1] is late
-    assert [each.first for each in partition.shelf.chunks] == [3, 4]
+    assert partition.chunk_list.chunks[-1] is late
+    assert [each.first for each in partition.chunk_list.chunks] == [3, 4]
 
 
 @pytest.mark.parametrize(
@@ -126,18 +126,18 @@ async def test_a_batch_is_one_row_and_small_appends_of_one_commit_share_one(
     await storage.close()
 
 
-async def test_a_reader_that_keeps_up_never_asks_the_disk(
+async def test_a_reader_that_keeps_up_never_reads_from_the_disk(
     tmp_path: Path, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage, broker = await open_log(tmp_path, tasks)
     await broker.declare(StreamSpec(name="s"))
     reader = broker.subscribe("g", ("s",)).reader("s", 0, 0)
 
-    def asked(*_: object) -> None:
-        raise AssertionError("the disk was asked")
+    def read(*_: object) -> None:
+        raise AssertionError("the disk was read")
 
-    monkeypatch.setattr(storage, "rows", asked)
-    monkeypatch.setattr(storage, "query", asked)
+    monkeypatch.setattr(storage, "rows", read)
+    monkeypatch.setattr(storage, "query", read)
     for _ in range(20):
         await storage.apply(
             Change(appends=(Append("s", 0, 10, encode_events([Event(b"x")] * 10)),))
@@ -172,7 +172,7 @@ async def test_a_url_opens_its_driver(tmp_path: Path, tasks: Tasks) -> None:
     assert isinstance(embedded, EmbeddedBroker)
     assert isinstance(twin, MemoryBroker)
     for url, storage in (("embedded", memory), ("memory:", sqlite)):
-        with pytest.raises(Misuse, match="storage of its own kind"):
+        with pytest.raises(Misuse, match="storage of the same kind"):
             open_broker(url, storage=storage, clock=clock, tasks=tasks)
     with pytest.raises(Misuse, match=r"`kafka://x`.*`embedded`, `memory:`"):
         open_broker("kafka://x", storage=sqlite, clock=clock, tasks=tasks)

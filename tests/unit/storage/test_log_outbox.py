@@ -1,4 +1,4 @@
-"""What waits for a log that keeps its own disk: each append is there once, in order, whoever dies."""
+"""The outbox of a remote log: each append is in the log once, in order, after any crash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLOCK = SystemClock()
 
 
 class Site:
-    """A store and a log apart from it, and the nodes that come and go."""
+    """A store and a remote log, and the nodes that open and close them."""
 
     def __init__(self) -> None:
         self.storage = MemoryStorage(CLOCK)
@@ -42,19 +42,19 @@ class Site:
         return Site.Node(store, opened)
 
     async def texts(self) -> list[str]:
-        """What the log holds."""
+        """The values in the log."""
         chunks = await self.log.fetch("s", 0, 0, events=10_000, size=1 << 30)
         return [event.value.decode() for each in chunks for event in decode_events(each.body)]
 
     class Node:
-        """One opening, and its door to the store."""
+        """One opening, and its commits to the store."""
 
         def __init__(self, store: MemoryStorage, opened: LogOutbox) -> None:
             self.store = store
             self.outbox = opened
 
         async def append(self, *texts: str) -> None:
-            """Each as an append of its own, all in one change."""
+            """One append for each, all in one change."""
             made = [Append("s", 0, 1, encode_events([Event(each.encode())])) for each in texts]
             await self.store.apply(Change(appends=tuple(made)))
 
@@ -62,7 +62,7 @@ class Site:
             """Let the outbox run until nothing waits.
 
             Raises:
-                Fenced: Somebody else has taken its writer over.
+                Fenced: Another opening has taken its writer over.
                 Unavailable: The log or the store was away.
             """
             running = asyncio.create_task(self.outbox.run())

@@ -1,4 +1,4 @@
-"""What a simulation asks of the twins: no suspending, faults where asked for, crashes."""
+"""The storage and logs in memory, as a simulation uses them: no suspending, faults, crashes."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from headrace.storage.log.embedded.log import EmbeddedBroker
 
 
 @pytest.mark.parametrize(("partitions", "owner_goes_on"), [(4, "last"), (MANY + 1, "first")])
-async def test_a_changes_owner_does_not_wait_until_a_crowd_has_been_woken(
+async def test_a_changes_owner_does_not_wait_until_many_readers_have_been_woken(
     tmp_path: Path, partitions: int, owner_goes_on: str
 ) -> None:
     clock = SystemClock()

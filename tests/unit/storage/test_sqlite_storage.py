@@ -1,4 +1,4 @@
-"""What the SQLite store promises beyond the contract: the folder, its errors, its groups."""
+"""Promises of the SQLite store beyond the contract: the folder, its errors, its groups."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ def test_a_second_process_is_refused_with_folder_and_holder(tmp_path: Path) -> N
         "try: DataFile(Path(sys.argv[1]))\n"
         "except Locked as error: print(error)\n"
     )
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
     ).stdout
     holder.close()
-    assert f"`{tmp_path}`" in told
-    assert f"process {os.getpid()};" in told
-    assert "stop that node" in told
+    assert f"`{tmp_path}`" in printed
+    assert f"process {os.getpid()};" in printed
+    assert "stop that node" in printed
 
 
 @pytest.mark.parametrize(
     ("number", "kind"), [(errno.ENOSPC, DiskFull), (errno.EISDIR, Unavailable)]
 )
-def test_a_file_that_cannot_be_made_is_told_by_name(
+def test_a_file_that_cannot_be_made_is_named_in_the_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
 ) -> None:
     really = os.open
@@ -163,7 +163,7 @@ async def test_changes_that_come_together_share_commits(tmp_path: Path) -> None:
 
 
 class TimeByLooking(SystemClock):
-    """So many seconds pass each time somebody looks."""
+    """A clock on which time passes with each look."""
 
     def __init__(self, step: float) -> None:
         super().__init__()
@@ -200,14 +200,14 @@ async def commits_of_a_trickle(folder: Path, *, turns: int, step: float = 0.0) -
 
 async def test_a_group_waits_for_changes_that_keep_coming(tmp_path: Path) -> None:
     assert await commits_of_a_trickle(tmp_path / "close", turns=1) <= 2
-    assert await commits_of_a_trickle(tmp_path / "apart", turns=6) > 10
+    assert await commits_of_a_trickle(tmp_path / "single", turns=6) > 10
 
 
 async def test_a_group_waits_no_longer_than_two_commits_take(tmp_path: Path) -> None:
     assert await commits_of_a_trickle(tmp_path, turns=1, step=0.0004) > 3
 
 
-async def test_nobody_is_answered_before_the_disk_has_it(tmp_path: Path) -> None:
+async def test_no_caller_is_answered_before_the_disk_has_it(tmp_path: Path) -> None:
     disk = BadDisk()
     opened = await SqliteStorage.open(tmp_path, clock=SystemClock(), reserve=4096, vfs=disk.name)
     await opened.apply(put(b"warm"))
@@ -265,7 +265,7 @@ async def test_a_full_disk_fails_only_what_did_not_land(tmp_path: Path) -> None:
     await opened.close()
 
 
-async def test_a_change_that_cannot_be_written_takes_nobody_with_it(
+async def test_a_change_that_cannot_be_written_fails_alone(
     storage: SqliteStorage,
 ) -> None:
     bad = storage.write([("INSERT INTO state (key, value) VALUES (?, ?)", [(b"bad", None)])])
@@ -294,7 +294,7 @@ async def test_a_queue_that_is_too_long_is_refused(
     assert len(await storage.scan(Space.STATE, b"")) == 6
 
 
-async def test_someone_who_stops_waiting_disturbs_nobody(storage: SqliteStorage) -> None:
+async def test_a_cancelled_caller_does_not_disturb_the_others(storage: SqliteStorage) -> None:
     leaving = asyncio.create_task(storage.apply(put(b"leaving")))
     staying = asyncio.create_task(storage.apply(put(b"staying")))
     await asyncio.wait([leaving], timeout=0)
@@ -304,7 +304,7 @@ async def test_someone_who_stops_waiting_disturbs_nobody(storage: SqliteStorage)
     await storage.apply(put(b"later"))
 
 
-async def test_commits_beside_the_loop_keep_every_promise(
+async def test_commits_on_the_thread_keep_every_promise(
     storage: SqliteStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage._pace, "in_place", lambda _size: False)

@@ -14,7 +14,7 @@ from headrace.model.record import Position
 
 
 class Applied:
-    """What a change became: the first position of each append, None where it has none.
+    """The result of a change: the first position of each append, None where it has none.
 
     It has none where all of it was a duplicate, or is due later: what waits is in `rows`, which the
     storage writes in the same change. `later` counts the events of these, and `cancelled` are the ids
@@ -49,7 +49,7 @@ class Storage(Protocol):
         Raises:
             Fenced: A fencing check failed: another owner has taken over.
             Conflict: Another check failed: what the change relied on is stale.
-            DiskFull: There is no room; nothing landed.
+            DiskFull: The disk is full; nothing landed.
             Overloaded: Too many changes are waiting.
             Unavailable: The store is closing or its server is away; whether it landed is unknown.
         """
@@ -62,10 +62,10 @@ class Storage(Protocol):
     async def get_many(
         self, space: Space, keys: Sequence[bytes], *, most: int | None = None
     ) -> list[bytes | None]:
-        """The values at `keys`, of one snapshot, in the order asked.
+        """The values at `keys`, of one snapshot, in the order of `keys`.
 
         Raises:
-            TooLarge: They have more than `most` bytes together, each as often as it was asked for.
+            TooLarge: They have more than `most` bytes together, repeated keys counted each time.
         """
         ...
 
@@ -103,10 +103,12 @@ async def scan_pages(
 ) -> AsyncIterator[list[tuple[bytes, bytes]]]:
     """All pairs with `low <= key < high`, ascending, in pages of at most `limit`.
 
-    Each page is a snapshot of its own: what is written meanwhile behind it is seen, before it is not.
+    Each page is a separate snapshot: rows written meanwhile above the page are seen, those below are not.
     """
     while page := await storage.scan(space, low, high, limit=limit):
         yield page
         if len(page) < limit:
             return
+        # The smallest key above the last one, so that no row comes twice and none between is left
+        # out.
         low = page[-1][0] + b"\x00"

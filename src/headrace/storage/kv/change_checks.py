@@ -1,8 +1,8 @@
-"""Which changes of a group may land, and what the group then writes: pure, for every driver.
+"""Checks of the changes of a group, and the rows that the group then writes: pure, for every driver.
 
-Changes are judged in the order they came, each against what is committed and what the changes
-before it in the group will write. Nothing has been written when a change is turned down, so it
-takes nobody with it.
+Changes are checked in the order of their arrival, each against what is committed and what the
+changes before it in the group will write. Nothing has been written when a change is refused, so
+its neighbours in the group are not affected.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ def judge(change: Change, overlay: Overlay, look: Look, scan: Scan) -> None:
         Conflict: Another check does not hold.
     """
     for check in change.checks:
+        # A key that maps to None is a pending delete: only its absence from the overlay means that
+        # the committed row still counts.
         waiting = overlay.get(check.space)
         found = (
             waiting[check.key]
@@ -42,6 +44,8 @@ def judge(change: Change, overlay: Overlay, look: Look, scan: Scan) -> None:
         if not holds:
             raise _broken(check, found)
     for wanted in change.ranges:
+        # Two changes of one group may touch the same range, so it is compared as the first leaves
+        # it.
         rows = _rows_of(wanted, overlay.get(wanted.space, {}), scan)
         if len(rows) != wanted.count or digest_of(rows) != wanted.digest:
             raise Conflict(
@@ -68,6 +72,8 @@ def _rows_of(
     changed = {
         key: value for key, value in waiting.items() if low <= key and (high is None or key < high)
     }
+    # Pending deletes can hide as many committed rows as there are changes, and one row more than
+    # expected is enough to see that the range has grown.
     found = scan(wanted.space, low, high, wanted.count + 1 + len(changed))
     if not changed:
         return found
@@ -83,6 +89,8 @@ def _broken(check: Check, found: bytes | None) -> Fenced | Conflict:
     seen = "nothing" if found is None else f"`{found[:16].hex()}`"
     wanted = "nothing" if check.prefix is None else f"`{check.prefix[:16].hex()}`"
     where = f"`{check.space}` at `{check.key!r}`"
+    # A lost lease ends the owner's work on the partition; a conflict is only a stale read, to be
+    # repeated.
     if check.fence:
         return Fenced(
             f"{where} holds {seen}, not {wanted}: another owner has taken over; "
@@ -101,12 +109,14 @@ def overlay_change(change: Change, applied: Applied, overlay: Overlay) -> None:
     for gone in change.deletes:
         overlay.setdefault(gone.space, {})[gone.key] = None
     for row in applied.rows:
+        # Rows that the appender made (ids, waiting messages) are in the overlay as well, so that
+        # the next change of the group finds them.
         value = row.value if isinstance(row, Put) else None
         overlay.setdefault(row.space, {})[row.key] = value
 
 
 def only_appends(change: Change) -> bool:
-    """Whether it brings new work and finishes none: a producer's change."""
+    """Return True for a producer's change, which adds work and finishes none."""
     return bool(change.appends) and not (
         change.puts or change.deletes or change.checks or change.ranges
     )

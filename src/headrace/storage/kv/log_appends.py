@@ -1,6 +1,6 @@
-"""The seam between a storage and its log: how appends join a transaction.
+"""The interface between a storage and its log: how appends join a transaction.
 
-A log that lives in the storage, or an outbox to one that does not, attaches itself as the `Appender`.
+A log that is kept in the storage, or an outbox to one that is not, attaches itself as the `Appender`.
 For every group of changes the storage stages their appends in order, flushes the rows they became,
 and says how the commit went. The storage knows nothing of streams; the appender knows nothing of
 transactions. Never called from two threads.
@@ -36,13 +36,13 @@ class Appender(Protocol):
         ...
 
     def flush(self) -> list[Statement]:
-        """What is to be written for everything staged; may be asked once per attempt."""
+        """Return the statements that write everything staged; called once per attempt."""
         ...
 
     def landed(self) -> None:
-        """What was staged is durable: show it to readers."""
+        """Show readers what was staged: it is durable now."""
         ...
 
     def dropped(self) -> None:
-        """What was staged did not land: forget it."""
+        """Forget what was staged: it did not land."""
         ...

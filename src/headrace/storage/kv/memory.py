@@ -2,7 +2,7 @@
 
 Comes in: changes, and a hook through which a simulation delays, fails or "crashes" a commit. Its
 methods never suspend unless that hook does, so a run on virtual time is the same every time. What
-a log must keep beside the maps stands in `attic`, which outlives the log as a disk would.
+a log keeps besides the maps is in `log_contents`, which outlives the log as a disk would.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class _Map:
     def set(self, key: bytes, value: bytes | None) -> None:
         if value is not None:
             if key not in self.values:
+                # A dictionary keeps the order of insertion, and scans need that of the keys.
                 insort(self.keys, key)
             self.values[key] = value
         elif self.values.pop(key, None) is not None:
@@ -53,15 +54,15 @@ class MemoryStorage:
         """
         self.clock = clock
         self.faults = faults
-        self.attic: dict[str, object] = {}
+        self.log_contents: dict[str, object] = {}
         self._maps = {space: _Map() for space in Space}
         self._appender: Appender | None = None
         self._closed = False
 
     def connect(self) -> MemoryStorage:
-        """Another node's way to the same rows, with a log or an outbox of its own."""
+        """Another node's connection to the same rows, with a separate log or outbox."""
         other = MemoryStorage(self.clock, faults=self.faults)
-        other.attic, other._maps = self.attic, self._maps
+        other.log_contents, other._maps = self.log_contents, self._maps
         return other
 
     def attach(self, appender: Appender) -> None:
@@ -75,9 +76,13 @@ class MemoryStorage:
     async def apply(self, change: Change) -> Applied:
         """Let `change` land, all of it or nothing; see the port."""
         self._require_open()
+        # The hook may wait, and the store may be closed or "crash" meanwhile: hence the second
+        # check.
         await self._fault("before")
         self._require_open()
         result = self._land(change)
+        # An error from here on means a commit whose answer was lost: it landed, and its caller
+        # cannot know.
         await self._fault("after")
         return result
 
@@ -89,6 +94,8 @@ class MemoryStorage:
             if self._appender is None:
                 raise Unavailable("no log is open in this store: nothing was stored")
             result = self._appender.stage(change.appends, self._look)
+            # No group here, so what is staged lands at once; nothing between can fail and need
+            # `dropped`.
             self._appender.landed()
         overlay: Overlay = {}
         overlay_change(change, result, overlay)
@@ -113,7 +120,7 @@ class MemoryStorage:
     async def get_many(
         self, space: Space, keys: Sequence[bytes], *, most: int | None = None
     ) -> list[bytes | None]:
-        """The values at `keys`, in the order asked."""
+        """The values at `keys`, in the order of `keys`."""
         self._require_open()
         found = [self._look(space, key) for key in keys]
         if most is not None:
@@ -156,4 +163,5 @@ class MemoryStorage:
     def reopen(self) -> None:
         """Start again over what was kept, as a process does over its disk."""
         self._closed = False
+        # The former log crashed with its process: another one attaches itself on opening.
         self._appender = None

@@ -1,4 +1,4 @@
-"""How much may be read at once: rows are taken one by one, and no more of them than fit. Pure."""
+"""Limits of one read: rows are taken one by one, and only as many as fit. Pure."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ def within(rows: Iterable[tuple[bytes, bytes]], most: int) -> Iterator[tuple[byt
         TooLarge: They have more; the rows after that are not looked at.
     """
     for row in rows:
+        # Checked before the row is yielded: a list of everything would already hold the memory
+        # that the limit protects.
         most -= len(row[1])
         if most < 0:
             raise _too_large()
@@ -26,12 +28,13 @@ def weigh(values: Iterable[bytes | None], most: int) -> None:
     Raises:
         TooLarge: They have.
     """
+    # A key requested twice is sent twice, so its value is counted twice.
     if sum(len(value) for value in values if value is not None) > most:
         raise _too_large()
 
 
 def _too_large() -> TooLarge:
     return TooLarge(
-        "the values asked for at once are larger together than one answer may be; ask for fewer "
+        "the requested values are larger together than one answer may be; request fewer "
         "keys at a time, or with a smaller `limit`"
     )

@@ -1,4 +1,4 @@
-"""What may come into the log: sizes and forms checked before anything is stored. Pure.
+"""Checks of appends: sizes and forms, before anything is stored. Pure.
 
 A large body's head is checked, not every event in it, because that would cost more than storing
 it; a small one is opened, because small bodies of one group are joined into one blob, where a
@@ -15,12 +15,13 @@ from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES, MAX_KEY_BYTES
 from headrace.model.record import Append, decode_events, encode_events
 
+# Below these decoding every event costs little compared with the commit (see the module's docstring).
 SMALL_EVENTS = 16
 SMALL_BYTES = 8 << 10
 
 
 def mergeable(append: Append) -> bool:
-    """Whether the append is small enough to share a blob; then it has been opened and is sound."""
+    """Return True where the append may share a blob: it is small, and `check_append` has decoded it."""
     return append.count <= SMALL_EVENTS and len(append.body) <= SMALL_BYTES
 
 
@@ -31,6 +32,7 @@ def without_known(append: Append, known: Collection[str]) -> tuple[Append, Seque
     ids = append.ids or ()
     for index, each in enumerate(ids):
         if each:
+            # The first of two equal ids within one append counts, as it would in two appends.
             if each in fresh or each in known:
                 continue
             fresh[each] = None
@@ -79,7 +81,9 @@ def check_append(append: Append, spec: StreamSpec) -> None:
             f"an append to {where} has {append.count} events and {len(append.ids)} ids; "
             'give one id per event, "" for none'
         )
+    # Only a body larger than one event may be can hold an event that is too large.
     large = size > spec.max_event_bytes
+    # Ids are also a reason to decode: duplicates are taken out of the body by their index.
     if not (large or mergeable(append) or append.ids is not None):
         return
     try:
@@ -107,13 +111,15 @@ def _check_cancel(append: Append, where: str) -> None:
     ids = append.ids or ()
     if append.count or not 0 < len(ids) <= MAX_BATCH:
         raise Invalid(f"{len(ids)} ids are taken back from {where}; name 1 to {MAX_BATCH:,}")
+    # The same bound as for ids that are appended: a longer one can name no message.
     if not all(0 < len(id) <= MAX_KEY_BYTES for id in ids):
         raise Invalid(f"an id taken back from {where} is not of 1 to {MAX_KEY_BYTES:,} characters")
 
 
 def array_length(body: bytes) -> int:
-    """How many items the msgpack array claims to have; -1 where it is none."""
+    """Number of items that the msgpack array declares; -1 where the body is not an array."""
     head = body[0] if body else 0
+    # msgpack: `fixarray` holds up to 15 items, 0xDC has a length of 16 bits, 0xDD one of 32.
     if head & 0xF0 == 0x90:
         return head & 0x0F
     if head == 0xDC:
@@ -131,6 +137,8 @@ def join_bodies(bodies: Sequence[bytes], count: int) -> bytes:
         head = b"\xdc" + count.to_bytes(2, "big")
     else:
         head = b"\xdd" + count.to_bytes(4, "big")
+    # Items of a msgpack array follow one another without separators, so bodies are joined without
+    # decoding an event.
     return head + b"".join(body[_head_size(body) :] for body in bodies)
 
 

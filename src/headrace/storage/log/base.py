@@ -1,9 +1,9 @@
 """The broker port: streams of events in partitions, read by consumer groups.
 
-Brokers call nobody. Assignments and revocations are items that `Subscription.read` returns, so the
+Brokers call no other component. Assignments and revocations are items that `Subscription.read` returns, so the
 program runs at its own pace; a partition's records come from its `Reader`. How far a group has come
-is kept by `delivery/positions` in the storage, for every driver; a foreign log is told last
-(ADR 0008). Events come in with changes of the storage: directly where the log lives in it, by way of
+is kept by `delivery/positions` in the storage, for every driver; a foreign log gets it last
+(ADR 0008). Events come in with changes of the storage: directly where the log is kept in it, through
 `storage/outbox` where it keeps its own disk (ADR 0044). Obeyed by `tests/contract/test_brokers.py`.
 """
 
@@ -46,7 +46,7 @@ class Revoked(msgspec.Struct, frozen=True, gc=False):
 Owed: TypeAlias = Callable[[], Awaitable[Mapping[tuple[str, int], int] | None]]
 """By stream and partition, the offset from which on a reader that has failed is owed what it reads.
 
-Where there is none, none has failed; None as a whole: nobody can tell yet.
+Without an entry, no reader of the partition has failed; None as a whole: not known yet.
 """
 
 
@@ -69,6 +69,8 @@ class Reader(Protocol):
         """
         ...
 
+    # A future instead of an awaitable read: a worker waits for several readers, timers and results
+    # at once, and needs no task for each.
     def watch(self, waiter: asyncio.Future[None]) -> None:
         """Set `waiter` once `read` may have something (at once where it has); may set it early.
 
@@ -102,7 +104,7 @@ class Subscription(Protocol):
         ...
 
     async def commit(self, progress: dict[tuple[str, int], int]) -> None:
-        """Tell a foreign log how far the group is (for its own tools); the embedded log ignores it."""
+        """Report the group's offsets to a foreign log (for its tools); the embedded log ignores it."""
         ...
 
     async def released(self, partitions: Sequence[int]) -> None:
@@ -138,7 +140,7 @@ class Broker(Protocol):
         ...
 
     async def extent(self, stream: str, partition: int) -> Extent:
-        """What the partition holds now."""
+        """Return the offsets that the partition holds now."""
         ...
 
     async def offset_at(self, stream: str, partition: int, time: int) -> int:
@@ -151,6 +153,7 @@ class Broker(Protocol):
         """Browse: as `Reader.read`, without being a consumer."""
         ...
 
+    # By offset and by age: neither alone says that a record is both consumed and old enough.
     async def trim(self, stream: str, partition: int, *, below: int, before: int) -> None:
         """Remove what stands below the offset `below` and was appended before `before` (µs).
 
@@ -192,8 +195,8 @@ class LogWriter(Protocol):
             appends: At least one, by number, ascending.
 
         Raises:
-            Fenced: Somebody has opened the writer anew.
-            Unavailable: Whether the log has taken them is unknown; open the writer anew.
+            Fenced: The writer was opened again, by another node.
+            Unavailable: Whether the log has taken them is unknown; open the writer again.
         """
         ...
 
@@ -202,7 +205,7 @@ class RemoteLog(Broker, Protocol):
     """A log that keeps its own disk, so what it takes comes from `storage/outbox`."""
 
     async def open_writer(self, id: int) -> LogWriter:
-        """Go on as this writer, and fence off whoever was it before.
+        """Continue as this writer, and fence off its former holder.
 
         Raises:
             Unavailable: The log is away.

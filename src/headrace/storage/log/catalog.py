@@ -16,6 +16,7 @@ from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_NAME
 
 MAX_PARTITIONS = 4_096
+# `\Z`, not `$`, which also matches before a final newline.
 _name = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 
@@ -47,6 +48,8 @@ def redeclare(known: StreamSpec, wanted: StreamSpec) -> StreamSpec:
     Raises:
         Misuse: Something that is fixed would change.
     """
+    # A key's partition is its hash modulo their number: with another number, events of one key
+    # would be in two partitions, and out of order.
     for setting in ("partitions", "owner", "cleanup"):
         before, after = getattr(known, setting), getattr(wanted, setting)
         if before != after:
@@ -59,6 +62,7 @@ def redeclare(known: StreamSpec, wanted: StreamSpec) -> StreamSpec:
 
 def unknown_stream(name: str, known: Iterable[str]) -> Unknown:
     """The error for a stream that does not exist, with near names."""
+    # Streams of the platform begin with `_` and are not suggested: apps do not declare them.
     near = difflib.get_close_matches(name, [each for each in known if each[:1] != "_"], n=3)
     hint = " or ".join(f"`{each}`" for each in near)
     return Unknown(

@@ -1,7 +1,7 @@
 """Chunks of one partition in memory, in order, found by offset.
 
 The memory driver keeps a whole partition on its chunk list; the embedded one only the tail, so that a
-reader that keeps up never asks the disk.
+reader that keeps up never reads from the disk.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ class ChunkList:
 
     def __init__(self) -> None:
         self.chunks: list[Chunk] = []
+        # A separate list for bisect: `key=` would call a function at every step of a read.
         self.firsts: list[int] = []
 
     def add(self, chunk: Chunk) -> None:
@@ -26,7 +27,7 @@ class ChunkList:
         self.chunks.append(chunk)
 
     def covers(self, offset: int) -> bool:
-        """Whether everything from `offset` to the end is here."""
+        """Return True where everything from `offset` to the end is here."""
         return bool(self.firsts) and self.firsts[0] <= offset
 
     def drop_first(self, count: int) -> None:
@@ -40,12 +41,17 @@ class ChunkList:
         self.firsts = [chunk.first for chunk in chunks]
 
     def read(self, offset: int, *, events: int, size: int) -> list[Chunk]:
-        """Chunks from `offset` on; the first is given even where it is larger than asked."""
+        """Chunks from `offset` on; the first is returned even where it is larger than `size`."""
         found: list[Chunk] = []
+        # The chunk that holds the offset begins at or before it.
         index = max(bisect_right(self.firsts, offset) - 1, 0)
+        # `not found`: a first chunk that exceeds `size` is returned all the same, else its reader
+        # would never get past it.
         while index < len(self.chunks) and events > 0 and (size > 0 or not found):
             chunk = from_offset(self.chunks[index], offset)
             index += 1
+            # Compaction leaves gaps: the chunk that begins before the offset may end before it,
+            # too.
             if chunk is None:
                 continue
             chunk = first_events(chunk, events)

@@ -30,15 +30,18 @@ class Survivors:
         self._seen.update(event.key for event in chunk.events() if event.key is not None)
 
     def judge(self, chunk: Chunk) -> Chunk | None:
-        """What is left of the chunk: itself where nothing changes, None where nothing is left."""
+        """The rest of the chunk: itself where nothing changes, None where nothing is left."""
         events = chunk.events()
         kept: list[int] = []
+        # Backwards: the last event of a key is the one to keep, within a chunk as well.
         for index in range(len(events) - 1, -1, -1):
             event = events[index]
             if event.key is None:
                 kept.append(index)
             elif event.key not in self._seen:
                 self._seen.add(event.key)
+                # A deletion is kept for a while: a reader that has the key's former value must
+                # still see it.
                 if event.value or chunk.appended >= self._until:
                     kept.append(index)
         if len(kept) == len(events):
@@ -57,16 +60,19 @@ class Survivors:
             len(kept),
             chunk.hops,
             chunk.origin,
+            # Events keep their offsets: committed positions of readers refer to them.
             tuple(chunk.offset_of(index) for index in kept),
         )
 
 
 def compact(chunks: Iterable[Chunk], *, tombstones_until: int) -> list[Chunk]:
-    """What is left of a whole partition, given and returned in order."""
+    """The rest of a whole partition after compaction, given and returned in order."""
     ordered = list(chunks)
     if not ordered:
         return []
     survivors = Survivors(tombstones_until=tombstones_until)
+    # The newest chunk is left whole, so the partition's end, which recovery reads from its last
+    # row, does not move back.
     survivors.look(ordered[-1])
     left = [ordered[-1]]
     for chunk in reversed(ordered[:-1]):

@@ -1,4 +1,4 @@
-"""Who stands where: streams, partitions and their next offsets, and appends on their way in.
+"""Streams, partitions and their next offsets, and appends that are not committed yet.
 
 Comes in: appends, change by change. Goes out: chunks with offsets, without gaps per partition and
 without the events whose id was seen within the stream's dedupe window. What is staged becomes
@@ -31,14 +31,14 @@ MERGED_BYTES = 64 << 10
 
 
 class Partition:
-    """One partition: what it holds, and who waits for more."""
+    """One partition: its chunks, and the futures of readers that wait for more."""
 
     __slots__ = (
         "appended",
+        "chunk_list",
         "high",
         "low",
         "number",
-        "shelf",
         "size",
         "staged_high",
         "stream",
@@ -52,17 +52,20 @@ class Partition:
         self.number = number
         self.low = 0
         self.high = 0
+        # Not the same as `high`: readers must not see offsets of a transaction that may still be rolled
+        # back.
         self.staged_high = 0
         self.size = 0
         self.appended = 0
-        self.shelf = ChunkList()
+        self.chunk_list = ChunkList()
         self.waiters: dict[object, asyncio.Future[None]] = {}
-        """By who waits, so that nobody is kept twice."""
+        """By reader, so that each has one entry at most."""
 
     def wake(self) -> None:
         """Let those who wait look again."""
         if self.waiters:
             for waiter in self.waiters.values():
+                # The waiting task may have set or cancelled its future meanwhile.
                 if not waiter.done():
                     waiter.set_result(None)
             self.waiters.clear()
@@ -96,6 +99,7 @@ class _Blob:
 
     def takes(self, append: Append) -> bool:
         return (
+            # A blob has one hop count and one origin, so only appends that agree in both share it.
             self.hops == append.hops
             and self.origin == append.origin
             and self.count + append.count <= MERGED_EVENTS
@@ -122,7 +126,7 @@ Seen = Callable[[int, Sequence[str], int], set[str]]
 
 
 class LogState:
-    """The state of a log that lives in this process. Owned by a broker."""
+    """The state of a log that is kept in this process. Owned by a broker."""
 
     def __init__(self, clock: Clock, seen: Seen) -> None:
         """Begin without streams.
@@ -166,11 +170,14 @@ class LogState:
         for append in appends:
             self.partition(append.stream, append.partition)
             check_append(append, self.streams[append.stream].spec)
+        # One time for the whole change, so that its events have the same age.
         now = self._clock.now()
         positions: list[Position | None] = []
         waiting = WaitingMessages(look)
         cancelled: list[str] = []
         duplicates = later = 0
+        # All checks have passed: nothing below may raise, or offsets would be given for a change
+        # that does not land.
         for append in appends:
             stream = self.streams[append.stream]
             if append.kind == "cancel":
@@ -181,6 +188,7 @@ class LogState:
             if append.ids is not None and (stream.spec.dedupe_window > 0 or append.later):
                 kept = self._without_duplicates(append, stream, now, waiting)
                 duplicates += append.count - kept.count
+            # Every event was a duplicate: the change lands, and its producer gets no position.
             if not kept.count:
                 positions.append(None)
             elif append.later:
@@ -192,9 +200,11 @@ class LogState:
         return Applied(tuple(positions), duplicates, waiting.rows, later, tuple(cancelled))
 
     def _taken_back(self, append: Append, stream: LogStream, waiting: WaitingMessages) -> list[str]:
-        """The ids whose messages waited, and wait no more; each may be used anew."""
+        """Cancel the append's messages; the ids of those that waited, which may be used again."""
         found = [id for id in append.ids or () if waiting.take_back(stream.spec.name, id)]
         if stream.spec.dedupe_window > 0:
+            # A mark of 0 has expired: it overwrites the one on the disk, so the id is not taken
+            # for a duplicate.
             self.marks.update(dict.fromkeys(((stream.uid, id) for id in found), 0))
         return found
 
@@ -209,8 +219,9 @@ class LogState:
             marked = {
                 id: self.marks[stream.uid, id] for id in ids if (stream.uid, id) in self.marks
             }
-            asked = [id for id in ids if id and id not in marked]
-            known = self._seen(stream.uid, asked, now) if asked else known
+            unmarked = [id for id in ids if id and id not in marked]
+            # One query for all ids of the append: one for each would cost more than the append.
+            known = self._seen(stream.uid, unmarked, now) if unmarked else known
             known = known.union(id for id, mark in marked.items() if mark > 0)
         if append.later:
             known = known.union(id for id in ids if id and waiting.holds(name, id))
@@ -233,15 +244,19 @@ class LogState:
             # The clock may go back; a partition's time does not.
             blob = _Blob(partition, append, max(now, partition.appended))
             self._blobs.append(blob)
+            # Only the last blob of a partition stays open: offsets within it must have no gaps.
             if mergeable(append):
                 self._open[partition.uid] = blob
             else:
+                # A large append closes the one before it; joining later small ones to that would
+                # reverse their order.
                 self._open.pop(partition.uid, None)
         partition.staged_high = first + append.count
         return Position(append.stream, append.partition, first)
 
     def staged(self) -> list[tuple[Partition, Chunk]]:
         """The chunks that everything staged became."""
+        # Called for writing and again for landing: the bodies are joined once.
         if len(self._chunks) != len(self._blobs):
             self._chunks = [(blob.partition, blob.chunk()) for blob in self._blobs]
         return self._chunks
@@ -250,10 +265,11 @@ class LogState:
         """Show what was staged to readers and wake those who wait."""
         chunks = self.staged()
         for partition, chunk in chunks:
-            partition.shelf.add(chunk)
+            partition.chunk_list.add(chunk)
             partition.size += len(chunk.body)
             partition.high = chunk.first + chunk.count
             partition.appended = chunk.appended
+        # After all partitions are up to date: a waiter reads several of them when it runs.
         for partition, _ in chunks:
             partition.wake()
         self._forget()
@@ -262,6 +278,8 @@ class LogState:
     def dropped(self) -> None:
         """Forget what was staged."""
         for blob in self._blobs:
+            # Offsets of a dropped change are given again: the log has no gaps but those of
+            # compaction.
             blob.partition.staged_high = blob.partition.high
         self._forget()
 

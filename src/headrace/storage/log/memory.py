@@ -1,6 +1,6 @@
-"""The broker twins' log in memory, and the one that lives in the storage twin: for tests and simulation.
+"""The log in memory, alone and within the storage in memory: for tests and simulation.
 
-What the latter keeps stands in the storage's attic, so that a new broker over the same storage finds
+The latter keeps its data in the storage's `log_contents`, so that a new broker over the same storage finds
 it again as after a crash. Never suspends unless the storage's faults do.
 """
 
@@ -33,7 +33,7 @@ TOMBSTONE_MICROS = 86_400_000_000
 
 @dataclass
 class MemoryStreams:
-    """What outlives a log in memory: the streams with their records, and the ids seen."""
+    """The data that outlives a log in memory: the streams with their records, and the ids seen."""
 
     streams: dict[str, LogStream] = field(default_factory=dict)
     marks: dict[tuple[int, str], int] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class MemoryLog:
         Args:
             kept: The log itself.
             clock: The source of time.
-            tasks: The group the housekeeping runs in; None leaves it to whoever calls `sweep`.
+            tasks: The group the housekeeping runs in; None: the caller runs `sweep`.
             sweep: Seconds between sweeps.
         """
         self._clock = clock
@@ -63,6 +63,8 @@ class MemoryLog:
         self._ledger = LogState(clock, self._seen)
         self._ledger.streams = kept.streams
         for partition in self._partitions():
+            # What the crashed log had staged never landed, and its readers' futures belong to a
+            # loop step that is gone.
             partition.staged_high = partition.high
             partition.waiters = {}
         self._subscriptions: list[LocalSubscription] = []
@@ -106,14 +108,14 @@ class MemoryLog:
         return [self._kept.streams[name].spec for name in sorted(self._kept.streams)]
 
     async def extent(self, stream: str, partition: int) -> Extent:
-        """What the partition holds now."""
+        """Return the offsets that the partition holds now."""
         found = self._ledger.partition(stream, partition)
         return Extent(found.low, found.high, found.size)
 
     async def offset_at(self, stream: str, partition: int, time: int) -> int:
         """The first offset appended at or after `time`; see the port."""
         found = self._ledger.partition(stream, partition)
-        chunks = found.shelf.chunks
+        chunks = found.chunk_list.chunks
         index = bisect_left(chunks, time, key=lambda chunk: chunk.appended)
         return chunks[index].start if index < len(chunks) else found.high
 
@@ -128,12 +130,14 @@ class MemoryLog:
         """Remove what is below `below` and older than `before`; see the port."""
         found = self._ledger.partition(stream, partition)
         gone = [
-            chunk for chunk in found.shelf.chunks if chunk.end <= below and chunk.appended < before
+            chunk
+            for chunk in found.chunk_list.chunks
+            if chunk.end <= below and chunk.appended < before
         ]
         _drop(found, len(gone))
 
     def _read(self, partition: Partition, offset: int, events: int, size: int) -> list[Chunk]:
-        return partition.shelf.read(offset, events=events, size=size)
+        return partition.chunk_list.read(offset, events=events, size=size)
 
     def subscribe(self, group: str, streams: tuple[str, ...]) -> LocalSubscription:
         """Join `group`; see the port."""
@@ -147,13 +151,16 @@ class MemoryLog:
         self._owed = owed
 
     async def sweep(self) -> None:
-        """Remove what streams no longer keep and nobody is owed, and ids whose window is over."""
+        """Apply retention to all that no failed reader is owed, and remove expired ids."""
         now, owed = self._clock.now(), await self._owed()
         for stream in self._kept.streams.values():
+            # None: it is not known yet what failed readers are owed, so nothing is removed this
+            # time.
             if owed is not None and stream.spec.cleanup == "delete":
                 for partition in stream.partitions:
                     below = owed.get((stream.spec.name, partition.number), partition.high)
                     _retain(partition, stream.spec, now, below)
+        # A list first: a dictionary must not change while it is iterated.
         for mark in [mark for mark, expires in self._kept.marks.items() if expires < now]:
             del self._kept.marks[mark]
 
@@ -164,11 +171,11 @@ class MemoryLog:
             return
         for partition in self._ledger.stream(stream).partitions:
             below = owed.get((stream, partition.number), partition.high)
-            chunks = partition.shelf.chunks
+            chunks = partition.chunk_list.chunks
             held = [chunk for chunk in chunks if chunk.end > below]
             passed = [chunk for chunk in chunks if chunk.end <= below]
             left = compact(passed, tombstones_until=until) + held
-            partition.shelf.replace(left)
+            partition.chunk_list.replace(left)
             partition.size = sum(len(chunk.body) for chunk in left)
             partition.low = left[0].first if left else partition.high
 
@@ -191,7 +198,7 @@ class MemoryLog:
 
 
 class MemoryBroker(MemoryLog):
-    """The log in memory that lives in the storage twin. Attached to it; one at a time."""
+    """The log within the storage in memory. Attached to it; one at a time."""
 
     def __init__(
         self,
@@ -202,9 +209,9 @@ class MemoryBroker(MemoryLog):
         sweep: float = SWEEP_SECONDS,
     ) -> None:
         """Open the log in `storage`, which is not closed by this; else as `MemoryLog`."""
-        kept = storage.attic.setdefault("log", MemoryStreams())
+        kept = storage.log_contents.setdefault("log", MemoryStreams())
         if not isinstance(kept, MemoryStreams):
-            raise TypeError("the attic's `log` is not a memory log's")
+            raise TypeError("`log_contents` of this storage holds another kind of log")
         super().__init__(kept, clock=clock, tasks=tasks, sweep=sweep)
         self._storage = storage
         storage.attach(self)
@@ -236,10 +243,11 @@ class MemoryBroker(MemoryLog):
 def _retain(partition: Partition, spec: StreamSpec, now: int, below: int) -> None:
     gone, size = 0, partition.size
     oldest = None if spec.retention_age is None else now - int(spec.retention_age * 1_000_000)
-    for chunk in partition.shelf.chunks:
+    for chunk in partition.chunk_list.chunks:
         left = size - len(chunk.body)
         expired = oldest is not None and chunk.appended < oldest
         surplus = spec.retention_bytes is not None and left >= spec.retention_bytes
+        # Oldest first, and stop at the first to keep: a log has no holes but those of compaction.
         if chunk.end > below or not (expired or surplus):
             break
         gone, size = gone + 1, left
@@ -247,6 +255,8 @@ def _retain(partition: Partition, spec: StreamSpec, now: int, below: int) -> Non
 
 
 def _drop(partition: Partition, gone: int) -> None:
-    partition.size -= sum(len(chunk.body) for chunk in partition.shelf.chunks[:gone])
-    partition.shelf.drop_first(gone)
-    partition.low = partition.shelf.firsts[0] if partition.shelf.firsts else partition.high
+    partition.size -= sum(len(chunk.body) for chunk in partition.chunk_list.chunks[:gone])
+    partition.chunk_list.drop_first(gone)
+    partition.low = (
+        partition.chunk_list.firsts[0] if partition.chunk_list.firsts else partition.high
+    )

@@ -17,12 +17,14 @@ KNOWN = ("embedded", "memory:")
 def open_broker(
     url: str, *, storage: Storage, clock: Clock, tasks: Tasks
 ) -> EmbeddedBroker | MemoryBroker:
-    """The broker `url` names; a log that lives in a store needs the store of its own kind.
+    """The broker `url` names; a log that is kept in a store needs a store of the same kind.
 
     Raises:
-        Misuse: No driver is known by that name, or it cannot live in this storage.
+        Misuse: No driver is known by that name, or it cannot be kept in this storage.
     """
     if url == "embedded":
+        # An embedded log shares the transactions of its store, so it cannot be combined with
+        # another.
         if isinstance(storage, SqliteStorage):
             return EmbeddedBroker(storage, clock=clock, tasks=tasks)
         raise _misplaced(url)
@@ -37,5 +39,5 @@ def open_broker(
 
 def _misplaced(url: str) -> Misuse:
     return Misuse(
-        f"the broker `{url}` lives in a storage of its own kind; use `{url}` for the storage too"
+        f"the broker `{url}` is kept in a storage of the same kind; use `{url}` for the storage too"
     )

@@ -1,4 +1,4 @@
-"""The lease table: which message of a queue is with whom, until when, and what they said of it.
+"""The lease table: for each message of a queue its consumer, the lease's end and the outcome.
 
 One row per message that was given out, fenced by its receipt: what a consumer says about a message
 is written only while the row still holds its receipt, and is durable before it is answered. Rows of
@@ -64,10 +64,14 @@ class Leases:
             DiskFull, Overloaded, Unavailable: As `Storage.apply`.
         """
         key = lease_key(group, at)
+        # The whole row is compared: a receipt of an earlier lease, or a second answer to this one,
+        # is refused.
         check = Check(Space.META, key, None if old is None else _encoder.encode(old))
         put = Put(Space.META, key, _encoder.encode(new))
         try:
             await self._storage.apply(Change(checks=(check,), puts=(put,)))
+        # Not an error of the caller: the lease was given out again meanwhile, and its new holder
+        # decides.
         except (Conflict, Fenced):
             return False
         return True
@@ -78,6 +82,7 @@ class Leases:
         found: list[tuple[Position, Lease]] = []
         async for page in scan_pages(self._storage, Space.META, prefix, after(prefix), limit=PAGE):
             for key, row in page:
+                # A stream's name holds no zero byte (see `catalog`), so the first one ends it.
                 stream, _, place = key[len(prefix) :].partition(b"\x00")
                 at = Position(
                     stream.decode(),
@@ -89,6 +94,8 @@ class Leases:
 
     async def forget(self, group: str, finished: list[Position]) -> None:
         """Remove the rows of messages that are finished."""
+        # In pages: a change is one transaction, and must not hold up others for all rows of a
+        # queue.
         for start in range(0, len(finished), PAGE):
             deletes = tuple(
                 Delete(Space.META, lease_key(group, at)) for at in finished[start : start + PAGE]
@@ -97,7 +104,7 @@ class Leases:
 
 
 async def lease_keys(storage: Storage, group: str, stream: str, partition: int) -> list[bytes]:
-    """Where the leases of a partition stand, in `Space.META`."""
+    """The keys of a partition's leases, in `Space.META`."""
     prefix, found = pack("lease", group, stream, partition), list[bytes]()
     async for page in scan_pages(storage, Space.META, prefix, after(prefix), limit=PAGE):
         found += (key for key, _ in page)
@@ -105,7 +112,7 @@ async def lease_keys(storage: Storage, group: str, stream: str, partition: int) 
 
 
 def receipt_of(at: Position, attempt: int, token: int) -> str:
-    """What a consumer is given with a message."""
+    """The receipt that a consumer gets with a message."""
     return f"{at}/{attempt}/{token:x}"
 
 
@@ -115,6 +122,8 @@ def place_of(receipt: str) -> Position:
     Raises:
         Invalid: It is none.
     """
+    # From the right, since a stream's name is the only part of unknown form. Receipts come from
+    # outside: the bound on digits keeps `int` cheap and offsets within 63 bits.
     parts = receipt.rsplit("/", 4)
     if len(parts) != 5 or not all(p.isascii() and p.isdigit() and len(p) < 19 for p in parts[1:4]):
         raise Invalid(
@@ -124,7 +133,7 @@ def place_of(receipt: str) -> Position:
 
 
 def lease_key(group: str, at: Position) -> bytes:
-    """Where the lease of a message stands, in `Space.META`."""
+    """The key of a message's lease, in `Space.META`."""
     return pack("lease", group, at.stream, at.partition, at.offset)
 
 

@@ -1,8 +1,8 @@
-"""The twin of a log that keeps its own disk: it shares no transaction with the store, and may be away.
+"""A remote log in memory, for tests and simulation: it shares no transaction with the store, and may be away.
 
 What it keeps is handed in, and outlives it and every node, as a cluster of brokers does. It takes
 appends from numbered writers only, and remembers with them how far each writer has come; so it takes
-nothing twice, and nothing from a writer that somebody else has opened since. A hook loses connections,
+nothing twice, and nothing from a writer that was opened again since. A hook loses connections,
 repeats and delays.
 """
 
@@ -22,7 +22,7 @@ from headrace.storage.log.memory import SWEEP_SECONDS, MemoryLog, MemoryStreams
 
 @dataclass
 class RemoteStreams(MemoryStreams):
-    """What outlives the log: its streams, and of each writer how often it was opened and how far it is."""
+    """The data that outlives the log: its streams, and each writer's epoch and last number taken."""
 
     epochs: dict[int, int] = field(default_factory=dict)
     taken: dict[int, int] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class RemoteMemoryLog(MemoryLog):
         Args:
             kept: The log itself.
             clock: The source of time.
-            tasks: The group the housekeeping runs in; None leaves it to whoever calls `sweep`.
+            tasks: The group the housekeeping runs in; None: the caller runs `sweep`.
             sweep: Seconds between sweeps.
             faults: Called with `before` and `after` around the moment appends are taken; what it
                 raises is raised to the writer, what it returns is awaited.
@@ -55,16 +55,18 @@ class RemoteMemoryLog(MemoryLog):
         self.faults = faults
 
     async def open_writer(self, id: int) -> RemoteMemoryWriter:
-        """Go on as this writer, and fence off whoever was it before; see the port."""
+        """Continue as this writer, and fence off its former holder; see the port."""
         self._require_open()
         await self.fault("before")
         self._require_open()
+        # Before the second fault: an opening whose answer is lost has fenced off the former writer
+        # all the same.
         epoch = self._remote.epochs[id] = self._remote.epochs.get(id, 0) + 1
         await self.fault("after")
         return RemoteMemoryWriter(self, id, epoch)
 
     async def fault(self, moment: str) -> None:
-        """What happens to somebody who asks for something."""
+        """Run the fault hook of this moment."""
         if self.faults is not None and (waiting := self.faults(moment)) is not None:
             await waiting
 
@@ -76,11 +78,13 @@ class RemoteMemoryLog(MemoryLog):
         """
         self._require_open()
         if self._remote.epochs[id] != epoch:
-            raise Fenced(f"writer {id} of the log was opened again, by whoever has taken it over")
+            raise Fenced(f"writer {id} of the log was opened again: another node has taken it over")
         last = self._remote.taken.get(id, 0)
+        # Numbers ascend: what is not higher was taken before an answer was lost.
         fresh = [append for number, append in appends if number > last]
         self._ledger.stage(fresh, _nothing)
         self._ledger.landed()
+        # No wait between the append and this line: both are one transaction of the log.
         self._remote.taken[id] = max(last, appends[-1][0])
 
 
@@ -100,5 +104,5 @@ class RemoteMemoryWriter:
 
 
 def _nothing(space: Space, key: bytes) -> bytes | None:
-    """No rows stand beside this log: ids and messages for later are the store's."""
+    """The log looks up no rows: ids and delayed messages are kept in the store."""
     return None

@@ -1,4 +1,4 @@
-"""Consumer groups and readers of a log that lives in this process: one node, so it owns all.
+"""Consumer groups and readers of a log that is kept in this process: one node, so it owns all.
 
 Comes in: a ledger and a way to fetch what is not on a partition's chunk list. A subscription says once
 that every partition is ours, then waits until it is closed; a reader wakes on an append.
@@ -28,7 +28,7 @@ class LocalReader:
 
     @property
     def closed(self) -> bool:
-        """Whether it is done."""
+        """True once it is closed."""
         return self._closed
 
     @property
@@ -46,6 +46,8 @@ class LocalReader:
             raise Unavailable(
                 f"the reader of `{self._partition.stream}/{self._partition.number}` is closed"
             )
+        # Retention may have removed what would come next: reading goes on at the lowest that is
+        # kept.
         self._offset = max(self._offset, self._partition.low)
         if self._offset >= self._partition.high:
             return []
@@ -61,12 +63,16 @@ class LocalReader:
         """Set it once there is more, or once the reader is closed."""
         if not self._closed and self._offset >= self._partition.high:
             self._partition.waiters[self] = waiter
+        # There is something already: an append between `read` and `watch` would otherwise go
+        # unnoticed.
         elif not waiter.done():
             waiter.set_result(None)
 
     def close(self) -> None:
         """Forget the partition, and let a waiting task go."""
         self._closed = True
+        # All readers of the partition wake, and find nothing; a close is too rare to look for the
+        # one.
         self._partition.wake()
 
 
@@ -84,9 +90,9 @@ class LocalSubscription:
         """
         counts = {name: len(ledger.stream(name).partitions) for name in streams}
         if len(set(counts.values())) != 1:
-            told = ", ".join(f"`{name}` has {count}" for name, count in counts.items())
+            counted = ", ".join(f"`{name}` has {count}" for name, count in counts.items())
             raise Misuse(
-                f"`{group}` cannot read {told or 'no streams'}: streams that are read together "
+                f"`{group}` cannot read {counted or 'no streams'}: streams that are read together "
                 "need equal numbers of partitions; declare them so, or copy one"
             )
         self._ledger = ledger
@@ -94,20 +100,21 @@ class LocalSubscription:
         self.group = group
         self._streams = streams
         self._count = next(iter(counts.values()))
-        self._told = False
+        self._assigned = False
         self._closed = asyncio.Event()
         self._readers: list[LocalReader] = []
 
     @property
     def closed(self) -> bool:
-        """Whether the group has been left."""
+        """True once the group has been left."""
         return self._closed.is_set()
 
     async def read(self) -> Assigned | Revoked:
         """Everything is ours, once; then nothing until the group is left."""
-        if not self._told:
-            self._told = True
+        if not self._assigned:
+            self._assigned = True
             return Assigned(tuple(range(self._count)))
+        # The port has no end: a closed subscription raises, as one whose log is away.
         await self._closed.wait()
         raise Unavailable(f"the subscription of `{self.group}` is closed")
 
@@ -116,15 +123,17 @@ class LocalSubscription:
         if stream not in self._streams:
             raise Misuse(f"`{self.group}` does not read `{stream}`; subscribe to it first")
         reader = LocalReader(self._ledger.partition(stream, partition), offset, self._fetch)
+        # Closed ones are dropped here, else a subscription that is read for months would keep them
+        # all.
         self._readers = [each for each in self._readers if not each.closed]
         self._readers.append(reader)
         return reader
 
     async def commit(self, progress: dict[tuple[str, int], int]) -> None:
-        """Nothing to tell: positions are in the same store."""
+        """Do nothing: positions are in the same store."""
 
     async def released(self, partitions: Sequence[int]) -> None:
-        """Nothing is ever revoked here."""
+        """Do nothing: partitions are never revoked here."""
 
     async def close(self) -> None:
         """Leave the group; its readers end."""

@@ -1,6 +1,6 @@
 """Rows whose time has passed are deleted, a page at a time, so that the store does not grow.
 
-Reading treats an expired row as absent at once; this only gives the room back.
+Reading treats an expired row as absent at once; this only frees the space.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ async def sweep(storage: Storage, space: Space, now: int) -> int:
             version, expires, _ = decode_row(row)
             if not expires or expires > now:
                 continue
+            # The row may be written between the scan and the delete; its version then is another.
             check = Check(space, key, version_prefix(version))
             try:
+                # One change a row: a page in one change would fail as a whole when a single row
+                # was written again.
                 await storage.apply(Change(checks=(check,), deletes=(Delete(space, key),)))
             except Conflict:
-                continue  # written again since: it lives
+                continue  # written again since: it is not expired
             count += 1
     return count

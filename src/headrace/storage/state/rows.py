@@ -1,4 +1,4 @@
-"""How the values of a store rest: one row a key, with its version in front.
+"""The rows of a store's values: one a key, with its version in front.
 
 The version is the token of the invocation that wrote it, so that a commit can check by prefix that
 what it read is still so, and an instance knows the version of its own writes before they land.
@@ -18,11 +18,13 @@ from headrace.model.errors import Corrupt
 from headrace.model.stores import WINDOWS, StoreAddress
 from headrace.storage.kv.keys import after, pack
 
+# Version first: `Check` compares a prefix of the row, so a commit can check the version alone.
+# Big-endian, as in `version_prefix`.
 _head = struct.Struct(">QQ")
 
 
 class StoreRows(NamedTuple):
-    """Where the rows of one store are: their space, and what their keys begin with."""
+    """The place of one store's rows: their space, and the prefix of their keys."""
 
     space: Space
     prefix: bytes
@@ -33,6 +35,7 @@ class StoreRows(NamedTuple):
 
     def name(self, packed: bytes) -> str:
         """The key that a row holds; the inverse of `key`."""
+        # The inverse of `pack`: the final zero byte goes, escaped ones come back.
         return packed[len(self.prefix) : -1].replace(b"\x00\xff", b"\x00").decode()
 
     def range(
@@ -45,6 +48,7 @@ class StoreRows(NamedTuple):
             begin: Only those behind this key.
             last: Only those up to this key; None: all.
         """
+        # Without the final zero byte: the packed text then is a prefix of every longer key.
         low = whole = self.key(prefix)[:-1]
         if begin:
             low = max(low, self.key(begin) + b"\x00")
@@ -53,13 +57,14 @@ class StoreRows(NamedTuple):
 
 def rows_of(address: StoreAddress) -> StoreRows:
     """The rows of a store."""
+    # Windows have a separate space: no name that an author chooses leads there.
     if address.store == WINDOWS:
         return StoreRows(Space.WINDOWS, pack(address.app, address.function))
     return StoreRows(Space.STATE, pack(address.app, address.name))
 
 
 def version_prefix(version: int) -> bytes:
-    """What a row of this version starts with."""
+    """The first bytes of a row of this version."""
     return version.to_bytes(8, "big")
 
 

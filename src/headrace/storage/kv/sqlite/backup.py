@@ -13,7 +13,7 @@ import apsw
 
 from headrace.model.errors import DiskFull, Misuse, denied
 from headrace.storage.kv.sqlite.data_folder import FILE_MODE, FILE_NAME
-from headrace.storage.kv.sqlite.page_checksums import load_layer, told
+from headrace.storage.kv.sqlite.page_checksums import load_layer, read_error
 
 _BUSY_MS = 5_000
 
@@ -26,7 +26,7 @@ def back_up(folder: Path, target: Path) -> int:
     Raises:
         Misuse: There is no data file, or `target` exists already.
         Corrupt: The data file is damaged.
-        DiskFull: There is no room for the copy.
+        DiskFull: The disk has no space for the copy.
         Unavailable: The disk does not give the file back, or the copy cannot be written.
     """
     source = folder / FILE_NAME
@@ -34,18 +34,23 @@ def back_up(folder: Path, target: Path) -> int:
         raise Misuse(f"`{source}` is not there; name the node's data folder with `--data`")
     if target.exists():
         raise Misuse(f"`{target}` exists already; name a new file for the backup")
+    # A backup that breaks off must not look like one: the final name appears by rename only.
     whole = target.with_name(f"{target.name}.part")
     load_layer()
     try:
         whole.unlink(missing_ok=True)
+        # SQLite would create it with the umask's mode, readable by other users.
         os.close(os.open(whole, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
         try:
             _copy(source, whole)
         except BaseException:
             whole.unlink(missing_ok=True)
             raise
+        # The data before the name: after a power cut a name without its bytes would be an empty
+        # backup.
         _sync(whole)
         whole.replace(target)
+        # A rename is durable only once its directory is.
         _sync(target.parent)
         return target.stat().st_size
     except apsw.FullError as error:
@@ -53,7 +58,7 @@ def back_up(folder: Path, target: Path) -> int:
             f"`{target}` cannot be written: the disk is full; free some space"
         ) from error
     except apsw.Error as error:
-        raise told(error, source) from error
+        raise read_error(error, source) from error
     except OSError as error:
         raise denied(f"`{target}` cannot be written", error) from error
 
@@ -62,11 +67,16 @@ def _copy(source: Path, target: Path) -> None:
     read = apsw.Connection(str(source), flags=apsw.SQLITE_OPEN_READONLY)
     written = apsw.Connection(str(target), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
+        # A node that checkpoints holds locks for moments; without a timeout the copy would fail at
+        # once.
         read.set_busy_timeout(_BUSY_MS)
         with written.backup("main", read, "main") as backup:
+            # All pages in one step: with several, a commit between them makes SQLite start the
+            # copy again.
             backup.step()
-        # The copy is one file: it has no log of its own until a node opens it.
+        # The copy is one file: it has no write-ahead log until a node opens it.
         written.pragma("journal_mode", "delete")
+        # The copy is checked, not the original: what matters is whether a restore will work.
         for (found,) in written.execute("PRAGMA quick_check(1)"):
             if found != "ok":
                 raise apsw.CorruptError(found)

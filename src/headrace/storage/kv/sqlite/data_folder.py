@@ -16,16 +16,17 @@ from pathlib import Path
 import apsw
 
 from headrace.model.errors import DISK_FULL, DiskFull, Locked, Misuse, Refused, denied
-from headrace.storage.kv.sqlite.page_checksums import is_damage, load_layer, protect, told
+from headrace.storage.kv.sqlite.page_checksums import is_damage, load_layer, protect, read_error
 from headrace.storage.kv.sqlite.wal_check import check_log
 
+# Before it, resetting a write-ahead log could corrupt the file.
 OLDEST_SQLITE = (3, 51, 3)
 FILE_NAME = "headrace.db"
 LOCK_NAME = "headrace.lock"
 PAGE_BYTES = 4096
 JOURNAL_LIMIT_BYTES = 64 << 20
-LEAST_ROOM_BYTES = 256 << 10
-"""What an open file needs beside it, at most: an index of its write-ahead log, and its first pages."""
+LEAST_FREE_BYTES = 256 << 10
+"""The disk space that opening needs at most: an index of the write-ahead log, and its first pages."""
 FOLDER_MODE = 0o711
 """Other users pass through to what instances have in there, and list nothing."""
 FILE_MODE = 0o600
@@ -37,7 +38,7 @@ STORES = 4
 
 
 def run(connection: apsw.Connection, script: str) -> None:
-    """Run a script to its end; apsw stops at the first row unless somebody asks for the next."""
+    """Run a script to its end; apsw stops at the first row until the next is fetched."""
     for _ in connection.execute(script):
         pass
 
@@ -53,14 +54,17 @@ class DataFile:
             Refused: The linked SQLite is too old.
             Misuse: The folder cannot be used, or holds a newer file.
             Corrupt: The file is damaged.
-            DiskFull: There is no room to open it.
+            DiskFull: The disk has no space to open it.
             Unavailable: The disk does not give it back.
         """
+        # The library in use, not the one apsw was compiled for: a system SQLite may have been
+        # loaded instead.
         _check_version(apsw.sqlite_lib_version())
         load_layer()
         self.folder = folder
         self.path = folder / FILE_NAME
         self._vfs = vfs
+        # Before the file is opened: even opening runs recovery, which writes.
         self._lock = _take_lock(folder)
         try:
             _make(self.path)
@@ -68,16 +72,21 @@ class DataFile:
             self._prepare(self.writer)
             migrate(self.writer, folder)
             self.reader = self._connect()
+            # A reader that wrote by mistake would bypass the group commit and the cache of rows.
             self.reader.execute("PRAGMA query_only = ON").fetchall()
+            # A connection is used by one thread at a time, and checkpoints run on one of their own
+            # thread.
             self.checkpointer = self._connect()
         except apsw.Error as error:
             os.close(self._lock)
-            if not (is_damage(error) or _has_room(folder)):
+            if not (is_damage(error) or _has_space(folder)):
                 raise DiskFull(
-                    f"the file `{self.path}` cannot be opened: the disk has no room for what goes "
-                    "beside it; free some space, what was acknowledged is safe"
+                    f"the file `{self.path}` cannot be opened: the disk has no space for its "
+                    "write-ahead log and index; free some space, what was acknowledged is safe"
                 ) from error
-            raise told(error, self.path) from error
+            raise read_error(error, self.path) from error
+        # A flock lasts as long as the descriptor: left open, a second try in this process would
+        # find the folder in use.
         except BaseException:
             os.close(self._lock)
             raise
@@ -91,7 +100,11 @@ class DataFile:
 
     def _look_at_log(self, connection: apsw.Connection) -> None:
         """Before anything is written: a damaged log has to stay as it is."""
+        # Closing a connection would otherwise copy the log into the file and delete it, damaged as
+        # it is.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        # The first read makes SQLite recover the log; before it the counts of the checkpoint are
+        # unknown.
         connection.pragma("user_version")
         recovered, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
         check_log(
@@ -109,28 +122,34 @@ class DataFile:
     def _prepare(self, connection: apsw.Connection) -> apsw.Connection:
         run(
             connection,
+            # FULL: an acknowledged commit is fsynced; with NORMAL most simulated power cuts lost
+            # acknowledged events.
             f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+            # A log that has been long is truncated to the limit; a negative cache size is in KiB
+            # (16 MiB).
             f"PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = {JOURNAL_LIMIT_BYTES};"
             "PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;",
         )
         return connection
 
     def reusable_bytes(self) -> int:
-        """How much of the file is free to be written again."""
+        """Bytes of the file that are free to be written again."""
         return int(self.reader.pragma("freelist_count")) * PAGE_BYTES
 
     def close(self) -> None:
         """Empty the write-ahead log into the file and let go of everything."""
+        # The writer last: the last connection to close copies the log into the file.
         for connection in (self.reader, self.checkpointer, self.writer):
             connection.close()
         os.close(self._lock)
 
 
-def _has_room(folder: Path) -> bool:
-    """Whether a small file could be made here; SQLite says of a full disk only that it failed."""
+def _has_space(folder: Path) -> bool:
+    """Return True where a small file can be made; SQLite reports a full disk as a plain I/O error."""
     found = os.statvfs(folder)
+    # Some file systems (btrfs) count no inodes and report 0 for both.
     is_out_of_files = found.f_files > 0 and found.f_favail == 0
-    return found.f_bavail * found.f_frsize >= LEAST_ROOM_BYTES and not is_out_of_files
+    return found.f_bavail * found.f_frsize >= LEAST_FREE_BYTES and not is_out_of_files
 
 
 def _check_version(found: str) -> None:
@@ -138,7 +157,7 @@ def _check_version(found: str) -> None:
         oldest = ".".join(map(str, OLDEST_SQLITE))
         raise Refused(
             f"SQLite {found} can corrupt a write-ahead log when it is reset; install "
-            f"`apsw>={oldest}`, which brings a SQLite of its own"
+            f"`apsw>={oldest}`, which contains its own SQLite"
         )
 
 
@@ -146,9 +165,11 @@ def _make(path: Path) -> None:
     """See to it that the file is there, for its owner alone; its log is made so by SQLite.
 
     Raises:
-        Unavailable: It cannot be made or opened; `DiskFull` where there is no room for it.
+        Unavailable: It cannot be made or opened; `DiskFull` where the disk is full.
     """
     try:
+        # SQLite gives `-wal` and `-shm` the mode of the main file, so it is created with its final
+        # mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
     except OSError as error:
         raise denied(f"the file `{path}` cannot be opened", error) from error
@@ -167,8 +188,11 @@ def _take_lock(folder: Path) -> int:
             "choose a folder this user may write"
         ) from error
     try:
+        # flock, not fcntl's record locks: those are lost when any descriptor of the file in this
+        # process is closed.
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
+        # Only for the message: the lock decides, so a stale number does no harm.
         holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
         os.close(handle)
         raise Locked(
@@ -176,6 +200,8 @@ def _take_lock(folder: Path) -> int:
             "stop that node, or give this one another folder"
         ) from error
     try:
+        # Written after the lock is held, so the number in the file is that of the holder (or of
+        # one that has crashed).
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
     except OSError as error:
@@ -185,9 +211,9 @@ def _take_lock(folder: Path) -> int:
 
 
 def _close_to_others(folder: Path) -> None:
-    """Take from other users what is in the folder, whoever made it and with whatever mask.
+    """Make the folder's files unreadable for other users, whatever mask they were created with.
 
-    A folder that held other things before it was ours keeps its own mode, save that nobody else may write there.
+    A folder that held other things before it was ours keeps its own mode, except that no other user may write there.
     """
     mode = folder.stat().st_mode
     if (folder / FILE_NAME).exists() or not any(folder.iterdir()):
@@ -197,6 +223,7 @@ def _close_to_others(folder: Path) -> None:
     if stat.S_IMODE(mode) != wanted:
         folder.chmod(wanted)
     for file in folder.iterdir():
+        # Symbolic links are left out: chmod follows them, to a file outside of the folder.
         if file.name.startswith("headrace.") and file.is_file() and not file.is_symlink():
             file.chmod(FILE_MODE)
 
@@ -217,11 +244,12 @@ def migrate(connection: apsw.Connection, folder: Path) -> None:
     for number, script in enumerate(scripts[done:], start=done + 1):
         run(
             connection,
+            # One transaction with its number: a crash between them would run the script twice.
             f"BEGIN IMMEDIATE; {script.read_text()} PRAGMA user_version = {number}; COMMIT;",
         )
     if 0 < done < STORES and connection.execute("SELECT 1 FROM state LIMIT 1").fetchall():
         _log.warning(
-            "each function now has a state of its own: what the functions of an app shared in `%s` is "
+            "each function now has a separate state: what the functions of an app shared in `%s` is "
             'the app\'s store `state`; declare it with `app.store("state")` and open it with '
             "`context.store(...)`",
             folder,

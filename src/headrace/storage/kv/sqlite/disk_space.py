@@ -1,8 +1,8 @@
-"""Room on the disk: a reserve to live on when it is full, and the choice who may still write.
+"""Free disk space: a reserve for when the disk is full, and the choice of who may still write.
 
-While room is short, changes that only append (producers) are refused, and changes that finish
-something (consumers) live on the reserve that was deleted for them, so that a full disk drains
-instead of jamming. The reserve comes back by itself once there is room again.
+While space is short, changes that only append (producers) are refused, and changes that finish
+something (consumers) use the reserve that was deleted for them, so that a full disk drains
+instead of jamming. The reserve comes back by itself once there is space again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from headrace.environment.clock import Clock
 RESERVE_NAME = "headrace.reserve"
 RESERVE_BYTES = 8 << 20
 LOW_WATER_BYTES = 8 << 20
+# A statvfs costs microseconds, but groups come thousands of times a second.
 LOOK_EVERY_SECONDS = 0.25
 
 
 class DiskSpace:
-    """Whether the disk has room. Asked by the storage before every group."""
+    """Checks the free disk space. Called by the storage before every group."""
 
     def __init__(
         self,
@@ -49,17 +50,22 @@ class DiskSpace:
         self.look()
 
     def look(self) -> bool:
-        """Whether room is short, as of at most a moment ago."""
+        """Return True while space is short, as of at most `LOOK_EVERY_SECONDS` ago."""
         now = self._clock.monotonic()
         if now - self._looked >= LOOK_EVERY_SECONDS:
             self._looked = now
             found = os.statvfs(self._folder)
+            # f_bavail, not f_bfree: blocks reserved for root are not ours to fill.
             free = found.f_bavail * found.f_frsize
             usable = free + self._reusable()
             if not self.low and usable < LOW_WATER_BYTES:
                 self.shed()
+            # Twice the mark that set it: without the gap producers would be let in and refused in
+            # turns.
             elif self.low and usable > 2 * LOW_WATER_BYTES:
                 self.low = False
+            # Restoring must not bring the space below the mark again, or it would be given up at
+            # once.
             if usable - self._reserve > 2 * LOW_WATER_BYTES and free > self._reserve:
                 self._restore()
         return self.low
@@ -78,6 +84,7 @@ class DiskSpace:
             return
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            # A sparse file would reserve nothing: blocks are allocated now.
             os.posix_fallocate(handle, 0, self._reserve)
         except OSError:
             self._path.unlink()

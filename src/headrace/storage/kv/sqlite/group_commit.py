@@ -1,4 +1,4 @@
-"""One group of changes on its way into the file: judge, write, and afterwards tell everyone.
+"""One group of changes on its way into the file: check, write, and afterwards resolve every future.
 
 Comes in: the changes that gathered while the last group was being committed. Goes out: a
 transaction ready to be committed, and for each change what it became. The commit itself, which
@@ -39,7 +39,7 @@ MANY = 64
 
 
 class PendingChange:
-    """A change (or a log's own statements) and whoever waits for it."""
+    """A change (or a log's own statements) and the future that its caller awaits."""
 
     __slots__ = ("change", "future", "result", "size", "statements")
 
@@ -75,7 +75,7 @@ class Group:
 
     @property
     def is_heard_by_many(self) -> bool:
-        """Whether it brings something new to many more than have waited for the disk."""
+        """Return True where it wakes many more readers than there are changes in the group."""
         appends = sum(len(entry.change.appends) for entry in self.waiting)
         return appends > MANY * len(self.waiting)
 
@@ -84,11 +84,14 @@ class Group:
     ) -> list[PendingChange]:
         """Decide who may land; the others have their error, and are left out of what is returned."""
         passed = []
+        # The overlay is the dictionary itself, not a copy: the appender sees what earlier changes of the group
+        # have added.
         overlaid = look_through(self.overlay, look)
         for entry in self.waiting:
             change = entry.change
             entry.result = applied = _NOTHING
             try:
+                # Consumers may still write: finishing work is what frees space again.
                 if low and only_appends(change):
                     raise full()
                 judge(change, self.overlay, look, scan)
@@ -97,6 +100,8 @@ class Group:
                         raise Unavailable("no log is open in this store: nothing was stored")
                     entry.result = applied = appender.stage(change.appends, overlaid)
             except HeadraceError as error:
+                # A refused change leaves no trace, and its neighbours land: it is the only one to
+                # fail.
                 entry.result = error
                 continue
             overlay_change(change, applied, self.overlay)
@@ -108,6 +113,8 @@ class Group:
     ) -> None:
         """Put everything into the open transaction."""
         for space, values in self.overlay.items():
+            # From the overlay, not from the changes: a key written ten times in the group is
+            # written once.
             puts = [(key, value) for key, value in values.items() if value is not None]
             if puts:
                 writer.executemany(_PUT[space], puts)
@@ -125,6 +132,7 @@ class Group:
     def settle(self) -> None:
         """Hand every waiter its result, in the order they came."""
         for entry in self.waiting:
+            # Its caller was cancelled; the change has landed all the same.
             if entry.future.done():
                 continue
             if isinstance(entry.result, Exception):
@@ -135,6 +143,8 @@ class Group:
     def fail(self, error: Exception) -> None:
         """Nothing landed: everyone without an error of their own gets this one."""
         for entry in self.waiting:
+            # A change that was refused by a check keeps that error: it is true whatever became of
+            # the group.
             if not isinstance(entry.result, HeadraceError):
                 entry.result = error
         self.settle()
@@ -158,6 +168,8 @@ def stage(
     passed = group.judge(look, scan, appender, low=low)
     if not passed:
         return False
+    # The write lock now: DEFERRED would take it at the first write, where SQLite may answer BUSY
+    # in the middle.
     writer.execute("BEGIN IMMEDIATE")
     group.write(writer, passed, appender)
     failpoints.hit("commit:after-write")
@@ -168,7 +180,7 @@ def stage(
 
 
 def full() -> DiskFull:
-    """The disk has no room for this change."""
+    """The error for a change while the disk is full."""
     return DiskFull(
         "the disk is full: nothing of this was stored; free some space and try again, "
         "what was acknowledged is safe"

@@ -3,7 +3,7 @@
 SQLite's own file layer for that (`cksumvfs`, which comes with apsw) computes it when a page is
 written and compares it when a page is read from the disk: 8 bytes in each page, nothing per row, and
 a lost or moved row is found as well as a changed one. Here it is loaded, laid under a file, and what
-it and SQLite say of damaged bytes is told apart from a disk that fails.
+it and SQLite report of damaged bytes is distinguished from a disk that fails.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ def load_layer() -> None:
     Raises:
         Refused: This apsw came without it.
     """
+    # Registering it twice would lay it under itself.
     if _LAYER in apsw.vfs_names():
         return
     try:
+        # The extension is loaded through a connection, and stays registered for the process once
+        # it closes.
         with closing(apsw.Connection(":memory:")) as connection:
             sqlite_extra.load(connection, "cksumvfs")
     except (LookupError, sqlite_extra.NotAvailable, apsw.Error) as error:
         raise Refused(
-            "this apsw came without SQLite's `cksumvfs`, so a damaged page could not be told from a "
+            "this apsw came without SQLite's `cksumvfs`, so a damaged page could not be distinguished from a "
             "good one; install apsw from its wheel, which brings it"
         ) from error
 
@@ -49,14 +52,17 @@ def protect(connection: apsw.Connection, path: Path) -> None:
 
     Raises:
         Corrupt: The file ought to have checksums, and says it has none.
-        DiskFull: There is no room to rewrite it.
+        DiskFull: The disk has no space to rewrite it.
     """
     form = int(connection.pragma("user_version"))
+    # Reserved bytes are fixed when the first page is written; later only VACUUM changes them.
     if int(connection.pragma("page_count")) == 0:
         _reserve(connection, RESERVED_BYTES)
         return
     if _reserve(connection, -1) == RESERVED_BYTES:
         return
+    # The layer trusts the head's count of reserved bytes: a flipped bit there would switch it off
+    # silently.
     if form >= CHECKED_FORM:
         raise Corrupt(
             f"the file `{path}` is damaged: its head says that its pages have no checksums, which "
@@ -69,20 +75,22 @@ def protect(connection: apsw.Connection, path: Path) -> None:
     except apsw.FullError as error:
         raise DiskFull(
             f"the file `{path}` is rewritten once for this version, and the disk is full; free as "
-            "much room as it takes and start again, nothing of it was changed"
+            "much space as the file has and start again, nothing of it was changed"
         ) from error
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether the bytes are wrong, rather than the disk not to be had."""
+    """Return True where the bytes are wrong; False where the disk could not be read."""
     return isinstance(error, apsw.CorruptError | apsw.NotADBError) or (
         isinstance(error, apsw.IOError)
+        # What the checksum layer returns for a page that does not match; other I/O errors come
+        # from the disk.
         and getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_DATA
     )
 
 
-def told(error: apsw.Error, path: Path) -> HeadraceError:
-    """What a failed read means for whoever asked."""
+def read_error(error: apsw.Error, path: Path) -> HeadraceError:
+    """Translate a failed read into the error that its caller gets."""
     if is_damage(error):
         how = "a page does not match its checksum" if isinstance(error, apsw.IOError) else error
         return Corrupt(f"the file `{path}` is damaged: {how}; restore a copy")

@@ -31,8 +31,9 @@ from headrace.storage.kv.sqlite.commit_thread import CommitPace, CommitThread
 from headrace.storage.kv.sqlite.data_folder import DataFile
 from headrace.storage.kv.sqlite.disk_space import RESERVE_BYTES, DiskSpace
 from headrace.storage.kv.sqlite.group_commit import Group, PendingChange, full, stage
-from headrace.storage.kv.sqlite.page_checksums import is_damage, told
+from headrace.storage.kv.sqlite.page_checksums import is_damage, read_error
 
+# Bounds the time of one commit: a change must not wait behind an arbitrarily large group.
 MAX_GROUP_BYTES = 16 << 20
 MAX_QUEUED_BYTES = 128 << 20
 QUIET_TURNS = 2
@@ -47,6 +48,8 @@ def end_process(message: str) -> None:
     """Say why, and stop at once: nothing this process believes about its disk is certain."""
     sys.stderr.write(f"headrace: {message}\n")
     sys.stderr.flush()
+    # Not `sys.exit`: cleanup would write to the disk that has just failed, and other threads would
+    # go on.
     os._exit(EXIT_DISK_FAILED)
 
 
@@ -56,19 +59,19 @@ class SqliteStorage:
     def __init__(
         self,
         file: DataFile,
-        room: DiskSpace,
+        space: DiskSpace,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
         fatal: Callable[[str], None],
     ) -> None:
         self._file = file
-        self._room = room
+        self._space = space
         self._clock = clock
         self._loop = loop
         self._fatal = fatal
         self._rows = CachedRows(file.reader, file.path)
         self._pace = CommitPace()
-        self._beside = CommitThread(loop, name="storage-commits")
+        self._commit_thread = CommitThread(loop, name="storage-commits")
         self._checkpointer = Checkpointer(
             file, CommitThread(loop, name="storage-checkpoints"), fatal
         )
@@ -106,18 +109,18 @@ class SqliteStorage:
         """
         file = DataFile(folder, vfs=vfs)
         failpoints.hit("recovery:opened")
-        room = DiskSpace(folder, clock, file.reusable_bytes, reserve=reserve)
-        return cls(file, room, clock, asyncio.get_running_loop(), fatal)
+        space = DiskSpace(folder, clock, file.reusable_bytes, reserve=reserve)
+        return cls(file, space, clock, asyncio.get_running_loop(), fatal)
 
     @property
     def folder(self) -> Path:
-        """Where it keeps its files."""
+        """The data folder."""
         return self._file.folder
 
     @property
     def low(self) -> bool:
-        """Whether producers are turned away for want of room."""
-        return self._room.low
+        """True while producers are refused because the disk is nearly full."""
+        return self._space.low
 
     # Changes -------------------------------------------------------------------------------
 
@@ -126,7 +129,7 @@ class SqliteStorage:
         return await self._submit(PendingChange(self._loop.create_future(), change))
 
     async def write(self, statements: Sequence[Statement]) -> None:
-        """Run a log's own statements within a group; for logs that live in this store."""
+        """Run a log's own statements within a group; for logs that are kept in this store."""
         await self._submit(PendingChange(self._loop.create_future(), Change(), statements))
 
     def attach(self, appender: Appender) -> None:
@@ -153,12 +156,16 @@ class SqliteStorage:
         self._queue.append(entry)
         self._queued_bytes += entry.size
         if not self._busy:
+            # Set before the callback runs, so that changes submitted meanwhile join this group
+            # instead of beginning another.
             self._busy = True
             self._close_soon()
         return entry.future
 
     def _close_soon(self) -> None:
         """Let the next group gather while changes keep coming, where they came in company lately."""
+        # Only where changes lately came together: a lone caller would wait for companions that do
+        # not come.
         if self._company:
             until = self._clock.monotonic() + LINGER_COMMITS * self._pace.expected
             self._loop.call_soon(self._linger, 0, 0, until)
@@ -203,7 +210,7 @@ class SqliteStorage:
         return entries
 
     def _stage(self, group: Group) -> bool:
-        """Whether a transaction stands ready to be committed for the group."""
+        """Begin the group's transaction and write it; False where nothing is left to commit."""
         try:
             ready = stage(
                 group,
@@ -211,9 +218,9 @@ class SqliteStorage:
                 self._rows.get,
                 self._rows.scan,
                 self._appender,
-                low=self._room.look(),
+                low=self._space.look(),
             )
-        except Exception as error:  # noqa: BLE001 - told apart, and given to the waiters
+        except Exception as error:  # noqa: BLE001 - classified, and given to the waiters
             self._undo()
             self._recover(group, error)
             return False
@@ -234,12 +241,14 @@ class SqliteStorage:
                 failed = self._sync()
                 return lambda: self._committed(group, failed)
 
-            self._beside.run(work)
+            self._commit_thread.run(work)
 
     def _sync(self) -> apsw.Error | None:
         try:
             self._file.writer.execute("COMMIT")
         except apsw.Error as error:
+            # A failed fsync is never repeated: the kernel may have dropped the pages, and would
+            # then report success.
             if isinstance(error, apsw.IOError) and not is_damage(error):
                 self._fatal(
                     f"the disk under `{self.folder}` failed while committing ({error}); "
@@ -255,12 +264,15 @@ class SqliteStorage:
             self._recover(group, error)
         else:
             self._landed(group)
+        # Through the loop, not at once: those who were just woken may hand in their next change,
+        # and join.
         if self._queue:
             self._close_soon()
         else:
             self._next_group()
 
     def _landed(self, group: Group) -> None:
+        # The cache first: callers woken below read their own writes.
         self._rows.landed(group.overlay)
         appender = self._appender if group.appending else None
         # Those who wait for the disk need not wait until a thousand others have been woken.
@@ -271,7 +283,7 @@ class SqliteStorage:
             failpoints.hit("commit:after-fsync")
             if group.appending:
                 failpoints.hit("append:after-commit")
-        except Exception as fault:  # noqa: BLE001 - planted: it landed, but nobody is told so
+        except Exception as fault:  # noqa: BLE001 - a planted fault: it landed, but no caller learns it
             group.fail(_unexpected(fault))
         else:
             group.settle()
@@ -282,6 +294,7 @@ class SqliteStorage:
     # When something goes wrong -------------------------------------------------------------
 
     def _undo(self) -> None:
+        # On a full disk SQLite may have rolled back by itself; another ROLLBACK would be an error.
         if self._file.writer.in_transaction:
             self._file.writer.execute("ROLLBACK")
         self._drop()
@@ -291,7 +304,7 @@ class SqliteStorage:
             self._appender.dropped()
 
     def _recover(self, group: Group, error: Exception) -> None:
-        """Nothing of the group landed: find out who is to blame, and let the others pass."""
+        """After a group that did not land: find the change at fault, and commit the others."""
         damage = is_damage(error)
         if isinstance(error, apsw.IOError) and not damage:
             self._fatal(
@@ -299,14 +312,18 @@ class SqliteStorage:
                 "the disk, then start again: everything acknowledged is read back"
             )
         disk_full = isinstance(error, apsw.FullError)
-        if disk_full and self._room.shed():
+        # The reserve was there: with its blocks free the same changes are tried once more, one by
+        # one.
+        if disk_full and self._space.shed():
             _log.warning("the disk under %s is full: living on the reserve", self.folder)
         elif group.alone:
             if isinstance(error, apsw.Error) and damage:
-                group.fail(told(error, self._file.path))
+                group.fail(read_error(error, self._file.path))
             else:
                 group.fail(full() if disk_full else _unexpected(error))
             return
+        # One by one, since SQLite does not say which statement's data was at fault; slow, but
+        # rare.
         for entry in group.waiting:
             self._alone(entry)
 
@@ -332,7 +349,7 @@ class SqliteStorage:
     async def get_many(
         self, space: Space, keys: Sequence[bytes], *, most: int | None = None
     ) -> list[bytes | None]:
-        """The values at `keys`, of one snapshot, in the order asked."""
+        """The values at `keys`, of one snapshot, in the order of `keys`."""
         self._require_open()
         return self._rows.get_many(space, keys, most)
 
@@ -356,7 +373,7 @@ class SqliteStorage:
         try:
             rows = self._file.reader.execute(sql, values).fetchall()
         except apsw.Error as error:
-            raise told(error, self._file.path) from error
+            raise read_error(error, self._file.path) from error
         return cast("list[tuple[Cell, ...]]", rows)
 
     def rows(
@@ -366,12 +383,15 @@ class SqliteStorage:
         self._require_open()
         cursor: apsw.Cursor | None = None
         try:
+            # Not prefetched: a partition may hold more rows than memory.
             cursor = self._file.reader.execute(sql, values)
             yield from cursor
         except apsw.Error as error:
-            raise told(error, self._file.path) from error
+            raise read_error(error, self._file.path) from error
         finally:
             if cursor is not None:
+                # Ends the implicit read transaction, which would otherwise pin the write-ahead
+                # log.
                 cursor.close()
 
     def _require_open(self) -> None:
@@ -389,11 +409,12 @@ class SqliteStorage:
         """Finish what was accepted, then let go of the files and the lock."""
         if self._closed:
             return
+        # Before the wait, so that nothing new joins while the queue drains.
         self._closed = True
         if self._busy:
             self._idle = self._loop.create_future()
             await self._idle
-        self._beside.close()
+        self._commit_thread.close()
         self._checkpointer.close()
         self._file.close()
 

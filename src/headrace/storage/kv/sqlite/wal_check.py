@@ -1,4 +1,4 @@
-"""Whether the write-ahead log ends where it was torn, or was damaged in its middle.
+"""Distinguish a write-ahead log that was torn at its end from one damaged in its middle.
 
 SQLite takes the first frame that does not match its checksum for the end: right after a crash, when
 the last transaction never reached the disk, and silent about everything behind a flipped bit. A
@@ -19,6 +19,8 @@ from headrace.model.errors import Corrupt
 
 _HEAD = struct.Struct(">8I")
 _FRAME = struct.Struct(">6I")
+# The last bit of the magic number is the byte order of the checksums, by the machine that created
+# the log.
 _LITTLE, _BIG = 0x377F0682, 0x377F0683
 _MASK = 0xFFFFFFFF
 
@@ -41,6 +43,7 @@ def check_log(path: Path, *, recovered: int, page_bytes: int) -> None:
 
 def _look(handle: int, path: Path, recovered: int, page_bytes: int) -> None:
     step = _FRAME.size + page_bytes
+    # A part of a frame at the end is what a crash leaves, and counts as none.
     frames = (os.fstat(handle).st_size - _HEAD.size) // step
     if frames <= recovered:
         return
@@ -57,8 +60,11 @@ def _look(handle: int, path: Path, recovered: int, page_bytes: int) -> None:
         """Its head and the sums in it; None where it is of an earlier round of the log."""
         found = os.pread(handle, _FRAME.size, _HEAD.size + number * step)
         _, _, *salt, one, two = _FRAME.unpack(found)
+        # Salts change when a log is restarted, and older frames are not erased: those behind the
+        # end are normal.
         return (found, one, two) if salt == salts else None
 
+    # The last frame has no successor that could prove that it was committed.
     for number in range(recovered, frames - 1):
         here = frame(number)
         # Only a commit says how large the file has become.
@@ -67,6 +73,8 @@ def _look(handle: int, path: Path, recovered: int, page_bytes: int) -> None:
         following = frame(number + 1)
         if following is not None:
             page = os.pread(handle, page_bytes, _HEAD.size + (number + 1) * step + _FRAME.size)
+            # Sums run on from frame to frame. They are continued from those stored in the frame
+            # before, so a frame can be verified even where its predecessor's data cannot.
             sums = _sums(following[0][:8], order, here[1], here[2])
             if _sums(page, order, *sums) == following[1:]:
                 raise _damaged(path, recovered)
@@ -76,6 +84,7 @@ def _sums(data: bytes, order: str, first: int, second: int) -> tuple[int, int]:
     """SQLite's running sums over `data`, a whole number of pairs of 32 bits."""
     words = struct.unpack(f"{order}{len(data) // 4}I", data)
     for one, two in zip(words[::2], words[1::2], strict=True):
+        # Unsigned 32-bit arithmetic as in SQLite; Python's integers do not wrap.
         first = (first + one + second) & _MASK
         second = (second + two + first) & _MASK
     return first, second

@@ -1,7 +1,7 @@
-"""How a chunk rests in the `log` table: one row a blob, with a checksum over all of it.
+"""The rows of the `log` table: one a blob, with a checksum over all of it.
 
 The row's id is (partition uid << 40) | first offset. The checksum covers the blob and everything
-said about it, so that a flipped bit anywhere in the row is noticed before anybody is given it.
+said about it, so that a flipped bit anywhere in the row is noticed before a reader gets it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from headrace.model.record import Chunk
 from headrace.storage.kv.log_appends import Cell
 from headrace.storage.log.log_state import Partition
 
+# An integer primary key is SQLite's own row id: no index besides the table. 2**40 events a
+# partition, 2**23 partitions.
 OFFSET_BITS = 40
 _head = struct.Struct(">qqqq")
 
@@ -57,6 +59,8 @@ def decode_row(partition: Partition, row: tuple[Cell, ...]) -> Chunk:
     """
     identity, count, appended, hops, origin, offsets, checksum, body = row
     if not (
+        # SQLite checks types in STRICT tables when it writes; what it reads from a damaged page
+        # may be of any.
         isinstance(identity, int)
         and isinstance(count, int)
         and isinstance(appended, int)
@@ -96,4 +100,6 @@ def _checksum(
     body: bytes,
 ) -> int:
     head = _head.pack(identity, count, appended, hops) + origin.encode() + (offsets or b"")
+    # Over the head as well: a blob with another row's offset would be delivered as that row's
+    # events.
     return crc32(body, crc32(head))

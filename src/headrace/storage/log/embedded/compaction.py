@@ -16,8 +16,10 @@ from headrace.storage.log.embedded.statements import SQL
 from headrace.storage.log.embedded.streams import remember
 from headrace.storage.log.log_state import Partition
 
+# A slice is decoded on the loop's thread, which serves no request meanwhile.
 ROWS_AT_ONCE = 64
 LEAST_GROWTH = 1_000
+# A day: a reader that was away for less still learns that a key is gone.
 TOMBSTONE_SECONDS = 86_400.0
 
 
@@ -27,12 +29,15 @@ class Compactor:
     def __init__(self, storage: SqliteStorage, *, tombstones: float = TOMBSTONE_SECONDS) -> None:
         self._storage = storage
         self._tombstones = tombstones
+        # In memory only: after a restart a partition is compacted once too early, which costs a
+        # walk.
         self._ended: dict[int, int] = {}
 
     def due(self, partition: Partition) -> bool:
-        """Whether enough has come to be worth a walk."""
+        """Return True where the partition has grown enough to be worth a walk."""
         ended = self._ended.get(partition.uid, partition.low)
         growth = partition.high - ended
+        # By half of what is there: the cost of walks then stays proportional to what was appended.
         return growth >= LEAST_GROWTH and growth * 2 >= ended - partition.low
 
     async def compact(self, partition: Partition, *, now: int, below: int) -> int:
@@ -41,6 +46,7 @@ class Compactor:
         What stands at `below` or above stays as it is.
         """
         survivors = Survivors(tombstones_until=now - int(self._tombstones * 1_000_000))
+        # Fixed now: what is appended while the walk waits for commits is left for the next.
         high = partition.high
         end = row_id(partition.uid, min(high, below))
         newest = True
@@ -63,6 +69,8 @@ class Compactor:
                     freed += len(chunk.body) - (len(left.body) if left else 0)
                     if left is not None:
                         written.append(encode_row(partition, left))
+            # The next slice ends below this one. Rows are queried again, not kept in a cursor,
+            # which would pin the write-ahead log across the commit.
             end = int(rows[-1][0] or 0)
             if gone:
                 changed += len(gone)
@@ -78,6 +86,8 @@ class Compactor:
         written: list[tuple[Cell, ...]],
         freed: int,
     ) -> None:
+        # Before the write: a reader that comes while it is under way reads the table, whichever
+        # form it finds.
         _forget_below(partition, high)
         partition.size -= freed
         await self._storage.write(
@@ -92,6 +102,6 @@ class Compactor:
 
 
 def _forget_below(partition: Partition, high: int) -> None:
-    """The chunk list shows no chunk that is being rewritten."""
-    kept: list[Chunk] = [chunk for chunk in partition.shelf.chunks if chunk.first >= high]
-    partition.shelf.replace(kept)
+    """Drop the chunks that are being rewritten from the chunk list."""
+    kept: list[Chunk] = [chunk for chunk in partition.chunk_list.chunks if chunk.first >= high]
+    partition.chunk_list.replace(kept)

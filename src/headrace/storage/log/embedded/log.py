@@ -45,7 +45,7 @@ class EmbeddedBroker:
     def __init__(
         self, storage: SqliteStorage, *, clock: Clock, tasks: Tasks, sweep: float = SWEEP_SECONDS
     ) -> None:
-        """Open the log in `storage`, and begin to keep house.
+        """Open the log in `storage`, and start its housekeeping.
 
         Args:
             storage: The store, which is not closed by this.
@@ -58,15 +58,18 @@ class EmbeddedBroker:
         self._marks = SeenIds(storage)
         self._ledger = LogState(clock, self._marks.seen)
         self._ledger.streams.update(streams.load(storage))
+        # Never reused: the number is part of every row's id.
         self._next_partition = 1 + max((each.uid for each in self._partitions()), default=0)
         self._tail = TailCache()
+        # Two apps may declare a stream at once; without the lock both would choose the same number
+        # before either has landed.
         self._declaring = asyncio.Lock()
         self._compactor = Compactor(storage)
         self._subscriptions: list[LocalSubscription] = []
         self._owed: Owed = nothing_owed
         storage.attach(self)
         self._sweeper = tasks.supervise(
-            partial(self._keep_house, sweep), name="log-housekeeping", backoff=Backoff(clock)
+            partial(self._run_sweeps, sweep), name="log-housekeeping", backoff=Backoff(clock)
         )
 
     def _partitions(self) -> list[Partition]:
@@ -83,6 +86,8 @@ class EmbeddedBroker:
                 wanted = redeclare(known.spec, spec)
                 if wanted != known.spec:
                     await self._storage.write(streams.change(known.uid, wanted))
+                    # After the write: a setting that is not on the disk must not take effect, or
+                    # it would be undone by a restart.
                     known.spec = wanted
                 return wanted
             uid = 1 + max((each.uid for each in self._ledger.streams.values()), default=0)
@@ -126,7 +131,7 @@ class EmbeddedBroker:
     # Reading -------------------------------------------------------------------------------
 
     async def extent(self, stream: str, partition: int) -> Extent:
-        """What the partition holds now."""
+        """Return the offsets that the partition holds now."""
         found = self._ledger.partition(stream, partition)
         return Extent(found.low, found.high, max(found.size, 0))
 
@@ -152,6 +157,7 @@ class EmbeddedBroker:
     def subscribe(self, group: str, streams: tuple[str, ...]) -> LocalSubscription:
         """Join `group`; see the port."""
         subscription = LocalSubscription(self._ledger, group, streams, self._read)
+        # Closed ones are dropped here, so that deployments over months leave no list of them.
         self._subscriptions = [each for each in self._subscriptions if not each.closed]
         self._subscriptions.append(subscription)
         return subscription
@@ -159,13 +165,15 @@ class EmbeddedBroker:
     # Housekeeping --------------------------------------------------------------------------
 
     def hold(self, owed: Owed) -> None:
-        """Ask this before anything is removed; see the port."""
+        """Call `owed` before anything is removed; see the port."""
         self._owed = owed
 
     async def sweep(self) -> None:
-        """Remove what streams no longer keep and nobody is owed, and ids whose window is over."""
+        """Apply retention to all that no failed reader is owed, and remove expired ids."""
         now = self._clock.now()
+        # None: it is not known yet what failed readers are owed, so nothing is removed this time.
         if (owed := await self._owed()) is not None:
+            # A copy: a stream may be declared while a sweep waits for a commit.
             for stream in list(self._ledger.streams.values()):
                 for partition in stream.partitions:
                     below = owed.get((stream.spec.name, partition.number), partition.high)
@@ -182,11 +190,13 @@ class EmbeddedBroker:
             below = owed.get((stream, partition.number), partition.high)
             await self._compactor.compact(partition, now=self._clock.now(), below=below)
 
-    async def _keep_house(self, every: float) -> None:
+    async def _run_sweeps(self, every: float) -> None:
         while True:
             await self._clock.sleep(every)
             try:
                 await self.sweep()
+            # One damaged partition must not end the housekeeping of all; the next sweep tries
+            # again.
             except (Corrupt, Unavailable) as error:
                 _log.warning("a sweep of the log was put off: %s", error)
 
@@ -195,4 +205,5 @@ class EmbeddedBroker:
         await self._sweeper.stop()
         for subscription in self._subscriptions:
             await subscription.close()
+        # After the sweeper has ended: its last writes still go through the store.
         self._storage.detach()

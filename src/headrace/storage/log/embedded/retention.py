@@ -1,8 +1,8 @@
 """Removing what a stream no longer wants to keep: by age, and by bytes per partition.
 
-Works on whole rows, oldest first, in slices that ride in ordinary group commits, so that nobody
-waits for housekeeping. The partition's end is kept beside it: an emptied partition goes on where
-it was.
+Works on whole rows, oldest first, in slices that are part of ordinary group commits, so that no
+change waits for housekeeping. The partition's end is stored with it: an emptied partition continues at
+the same offset.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ async def retain(
 ) -> int:
     """Remove what is too old or too much and ends at `below`; says how many rows went."""
     unbounded = spec.retention_age is None and spec.retention_bytes is None
+    # Compaction decides by key what a compacted stream keeps; age would remove the last value of a
+    # key.
     if unbounded or spec.cleanup == "compact":
         return 0
     removed = 0
@@ -52,9 +54,13 @@ async def _remove(storage: SqliteStorage, partition: Partition, rows: Sequence[_
     end = int(rows[-1][0] or 0) + 1
     low = _next_row(storage, partition, end)
     partition.size -= freed
+    # Before the write: a reader must not be sent to a row that is about to go. If the write fails
+    # the rows stay, are hidden, and go with a later sweep.
     partition.low = low
-    partition.shelf.drop_first(sum(1 for first in partition.shelf.firsts if first < low))
+    partition.chunk_list.drop_first(sum(1 for first in partition.chunk_list.firsts if first < low))
     await storage.write(
+        # Together with the end: a partition that is emptied and reopened would otherwise begin at
+        # 0 again, below what readers have committed.
         [(SQL["delete_chunks"], [(row_id(partition.uid, 0), end)]), remember(partition)]
     )
 
@@ -79,6 +85,7 @@ def _surplus(
         return []
     limit = row_id(partition.uid, partition.high)
     start = row_id(partition.uid, partition.low)
+    # The row that holds `below` stays whole, since a part of its events is still owed.
     end = limit if below >= partition.high else row_start(storage, partition, below)
     rows = storage.query(SQL["oldest_sizes"], (start, end, ROWS_AT_ONCE))
     expired = start
@@ -90,6 +97,7 @@ def _surplus(
     gone = []
     for row in rows:
         identity, size = int(row[0] or 0), int(row[1] or 0)
+        # A row goes only if the rest still has `retention_bytes`: it is a minimum to keep.
         too_much = surplus > 0 and surplus >= size
         if identity >= expired and not too_much:
             break

@@ -1,6 +1,6 @@
-"""The streams and partitions as they rest: made once, and found again when the log is opened.
+"""Rows of streams and partitions: written once, and read when the log is opened.
 
-Recovery asks one indexed question per partition: which row is its last. Sizes are kept as of the
+Recovery makes one indexed query per partition, for its last row. Sizes are kept as of the
 last sweep, and only what came after is counted.
 """
 
@@ -41,18 +41,23 @@ def _recover(storage: SqliteStorage, partition: Partition, following: int, size:
         identity, count, appended, offsets = last[0]
         end = first_offset(int(identity or 0)) + int(count or 0)
         if isinstance(offsets, bytes):
+            # A compacted row lists its offsets: its last event may be beyond first + count.
             end = int.from_bytes(offsets[-8:], "big") + 1
+        # `next` is only stored by sweeps, and rows come after it; where all rows are gone, it
+        # alone knows the end.
         partition.high = max(following, end)
         partition.appended = int(appended or 0)
     first = storage.query(SQL["first_row"], span)
     partition.low = first_offset(int(first[0][0] or 0)) if first else partition.high
     partition.staged_high = partition.high
+    # Only rows since the size was last stored: summing a whole partition would read every page of
+    # it at each start.
     counted = storage.query(SQL["bytes_between"], (row_id(partition.uid, following), span[1]))
     partition.size = size + int(counted[0][0] or 0)
 
 
 def creation(uid: int, first_partition: int, spec: StreamSpec) -> list[Statement]:
-    """What is to be written for a new stream."""
+    """The statements that write a new stream."""
     return [
         (
             SQL["create_stream"],
@@ -66,7 +71,7 @@ def creation(uid: int, first_partition: int, spec: StreamSpec) -> list[Statement
 
 
 def change(uid: int, spec: StreamSpec) -> list[Statement]:
-    """What is to be written for a stream whose settings change."""
+    """The statements that write changed settings of a stream."""
     return [(SQL["change_stream"], [(msgspec.json.encode(spec), uid)])]
 
 

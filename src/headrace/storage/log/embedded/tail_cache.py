@@ -13,11 +13,12 @@ from headrace.model.record import Chunk
 from headrace.storage.log.log_state import Partition
 
 TAIL_BYTES = 16 << 20
+# About what the objects of one chunk need besides its body: many tiny chunks count, too.
 CHUNK_OVERHEAD = 400
 
 
 class TailCache:
-    """What is kept for readers that keep up. Owned by the broker."""
+    """Chunks for readers that keep up. Owned by the broker."""
 
     def __init__(self, limit: int = TAIL_BYTES) -> None:
         self._limit = limit
@@ -25,7 +26,7 @@ class TailCache:
         self.size = 0
 
     def landed(self, chunks: Sequence[tuple[Partition, Chunk]]) -> None:
-        """These stand on their shelves now; older ones leave where they are too many."""
+        """Count chunks that were added to partitions; drop the oldest where they are too many."""
         for partition, chunk in chunks:
             self._held.append((partition, chunk))
             self.size += len(chunk.body) + CHUNK_OVERHEAD
@@ -35,11 +36,14 @@ class TailCache:
     def _shorten(self, limit: int) -> None:
         """Drop by the eighth, so that the cost of shifting a chunk list is shared by many chunks."""
         dropped: Counter[Partition] = Counter()
+        # At least one stays, so that a chunk larger than the limit is still served from memory.
         while self.size > limit and len(self._held) > 1:
             partition, chunk = self._held.popleft()
             self.size -= len(chunk.body) + CHUNK_OVERHEAD
-            shelf, index = partition.shelf, dropped[partition]
-            if index < len(shelf.chunks) and shelf.chunks[index] is chunk:
+            held, index = partition.chunk_list, dropped[partition]
+            # Retention or compaction may have dropped it from the partition already: then nothing
+            # is left to drop.
+            if index < len(held.chunks) and held.chunks[index] is chunk:
                 dropped[partition] += 1
         for partition, count in dropped.items():
-            partition.shelf.drop_first(count)
+            partition.chunk_list.drop_first(count)
