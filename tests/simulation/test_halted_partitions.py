@@ -66,7 +66,7 @@ def test_a_partition_that_failed_says_so_until_it_begins_anew(
 
     monkeypatch.setattr(PartitionWorker, "run", run)
     with World(shop()) as world:
-        assert state_of(world, 1) == "halted: OSError: a fault of its own; begins anew soon"
+        assert state_of(world, 1) == "halted: OSError: a fault of its own; restarts soon"
         go_on(world)
         world.publish("orders", *range(20), key=str)
         world.run_until_idle()
@@ -94,6 +94,6 @@ def test_a_partition_that_another_owner_took_says_so_until_it_is_claimed_anew() 
             told.add(state_of(world, 1))
         go_on(world)
 
-        assert any("another owner has taken the partition over" in each for each in told)
+        assert any("another owner has claimed the partition" in each for each in told)
         assert state_of(world, 1) == "running"
         assert len(world.values("done")) == 20

@@ -1,1 +1,1 @@
-"""What operators read and ask for: lag, dead letters, parked keys, queues, schedules."""
+"""Reports and requests for operators: lag, dead letters, parked keys, queues, schedules."""

@@ -35,6 +35,7 @@ async def clear_spent(
         Corrupt, DiskFull, Overloaded, Unavailable: As the storage and the log.
     """
     for spec, readers in _cleared(functions, broker):
+        # Not before the dedupe window ends: a repetition would not be recognised any more.
         before = clock.now() - int(max(KEPT_S, spec.dedupe_window) * MICROS)
         for partition in range(spec.partitions):
             below = await _finished(storage, readers, spec.name, partition)

@@ -63,6 +63,7 @@ class DeadLetters:
             found += [decode_waiting(value) for _, value in page]
             if len(page) < size:
                 break
+            # The smallest key after the last one.
             low = page[-1][0] + b"\x00"
             await slices.step()
         return found
@@ -185,6 +186,7 @@ class DeadLetters:
 
 def _redriven(dead: DeadEvent, row: bytes) -> Change:
     """Return the change that puts a dead letter, stored as `row`, in front of its key's waiting events."""
+    # A redrive starts with all attempts.
     at, again = dead.position, msgspec.structs.replace(dead, spent=0, due=0)
     lane = lane_of(decode_event(dead.event), at.offset)
     key = parked_key_key(dead.function, at.stream, at.partition, lane)
@@ -205,6 +207,7 @@ def _redriven(dead: DeadEvent, row: bytes) -> Change:
 def edited(dead: DeadEvent, value: bytes, by: str, now: int) -> DeadEvent:
     """Return the dead letter with another value. A header of its event names the time and the operator."""
     event = decode_event(dead.event)
+    # A hash: values may be large, and the first and the current one are kept whole.
     mark = Edit(now, by, hashlib.sha256(event.value).hexdigest())
     moment = datetime.fromtimestamp(now / 1_000_000, UTC).isoformat().replace("+00:00", "Z")
     headers = {**(event.headers or {}), EDITED_HEADER: f"{moment} {by}"}

@@ -29,6 +29,7 @@ class DeliveryStates:
     def of(self, function: str, stream: str, partition: int) -> str:
         """Return a state such as `running`, `paused`, `halted: why`, `not starting: why`."""
         state = self.supervisor.state_of(function, stream, partition)
+        # Only if the partition itself works: a pause or a halt explains more.
         if state in _AT_WORK and (found := self.stuck(function)) is not None:
             return f"{NOT_STARTING}: {found.cause}"
         return state

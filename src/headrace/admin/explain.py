@@ -73,6 +73,7 @@ class Explainer:
         Raises:
             Unknown: The log holds no such event (any more, or yet).
         """
+        # The log returns at least one event, however small `size` is.
         chunks = await self._broker.fetch(stream, partition, offset, events=1, size=1)
         if not chunks or chunks[0].start != offset:
             extent = await self._broker.extent(stream, partition)

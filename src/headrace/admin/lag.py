@@ -75,6 +75,7 @@ class LagReport:
         extent = await self._broker.extent(stream, partition)
         stored = await self._storage.get(Space.POSITIONS, position_key(function, stream, partition))
         found = None if stored is None else decode_position(stored)
+        # Without a row the partition was never claimed: everything in the log is lag.
         progress = found.progress if found else Progress(extent.low)
         lag = progress.unfinished(extent.low, extent.high)
         worker = self._supervisor.worker(function, stream, partition)

@@ -19,6 +19,7 @@ from headrace.model.triggers.base import listeners
 from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker
 
+# The name of a trigger's private stream: `_<function>.<kind>.<index>`.
 _OWN: Final = re.compile(r"_(.+)\.[^.]+\.\d+")
 
 

@@ -104,6 +104,7 @@ class ParkedKeys:
         return len(chosen)
 
     async def _chosen(self, function: str, key: str | None) -> list[ParkedKey]:
+        # Raises for an unknown function, of which `keys` would only return an empty list.
         self._supervisor.known(function)
         chosen = [one for one in await self.keys(function) if key is None or one.key == key]
         if key is not None and not chosen:
@@ -124,6 +125,8 @@ class ParkedKeys:
     ) -> list[ParkedKey]:
         prefix = pack(function, stream, partition)
         found: list[ParkedKey] = []
+        # A listing for a console stops early: counting the events of each key is the expensive
+        # part.
         limit = MAX_KEYS if most is None else min(most, MAX_KEYS)
         for packed, status in await self._storage.scan(
             Space.PARKED_KEYS, prefix, after(prefix), limit=limit

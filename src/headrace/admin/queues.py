@@ -104,7 +104,7 @@ class QueuedMessage(msgspec.Struct, frozen=True):
 
 
 class Purged(msgspec.Struct, frozen=True):
-    """How many messages a purge marked as done: delayed ones, and those of each reader."""
+    """Numbers of messages that a purge marked as done: delayed ones, and those of each reader."""
 
     queue: str
     delayed: int
@@ -187,9 +187,11 @@ class Queues:
         found: list[QueuedMessage] = []
         for partition in range(spec.partitions):
             found += await self._unfinished(group, name, partition, limit)
+        # Partitions are read one after the other, and a peek shows the oldest messages of all.
         found.sort(key=lambda seen: seen.appended)
         found = found[:limit]
         if len(found) < limit:
+            # Delayed messages only fill up the page: those that can be received come first.
             async for _, due, append in self._supervisor.delays.waiting(name):
                 for event in decode_events(append.body):
                     found.append(QueuedMessage("", "delayed", 0, due, 0, event))
@@ -222,6 +224,7 @@ class Queues:
         self.spec(name)
         count = 0
         for group in self.readers(name):
+            # Only those of this queue: a function may read other streams as well.
             places = await self._dead_of(group, name)
             count += await self._dead.redrive(group, places) if places else 0
         return count
@@ -233,8 +236,9 @@ class Queues:
         shown = ", ".join(f"`{each}`" for each in known) or "nobody"
         if group is None and len(known) == 1:
             return known[0]
+        # A guess could show, or later redrive, the messages of the wrong reader.
         if group is None and known:
-            raise Misuse(f"`{name}` is read by {shown}; say for whom with `group`")
+            raise Misuse(f"`{name}` is read by {shown}; name one with `group`")
         if group not in known:
             raise Unknown(f"`{group or name}` reads no messages of `{name}`; {shown} does")
         return group
@@ -258,6 +262,7 @@ class Queues:
         return ReaderRow(
             group=group,
             outside=outside,
+            # The two figures are read one after the other, so their difference may be negative.
             waiting=max(unfinished - in_flight, 0),
             in_flight=in_flight,
             dead=await self._count(Space.DEAD, pack(group, spec.name)),
@@ -277,6 +282,8 @@ class Queues:
         last = at + MAX_LOOKED
         found: list[QueuedMessage] = []
         slices = Slices(self._clock)
+        # Finished messages above the watermark are read as well, so the number of events read is
+        # bounded too.
         while at < min(extent.high, last) and len(found) < limit:
             chunks = await self._broker.fetch(name, partition, at, events=PAGE, size=1 << 20)
             if not chunks:
@@ -293,6 +300,8 @@ class Queues:
 
     async def _seen(self, group: str, at: Position, event: Event, appended: int) -> QueuedMessage:
         lease = await self._leases.get(group, at)
+        # Looked at first: to the partition worker a message is in flight already while it is only
+        # offered.
         if lease is not None:
             held = lease.stand == "leased" and lease.until > self._clock.now()
             state = "in flight" if held else "waiting"
@@ -318,6 +327,7 @@ class Queues:
         async for _, _, append in self._supervisor.delays.waiting():
             await slices.step()
             counts[append.stream] += append.count
+            # The rows are decoded to be counted, so the count is bounded.
             if counts.total() >= MAX_DELAYED:
                 break
         return counts
@@ -339,6 +349,7 @@ class Queues:
             self._storage, Space.DEAD, prefix, after(prefix), limit=COUNT_PAGE
         ):
             for key, _ in page:
+                # Partition and offset are the rest of the key, so no row has to be decoded.
                 place = key[len(prefix) :]
                 found.append(
                     Position(

@@ -103,14 +103,14 @@ class Schedules:
         ]
 
     async def _row(self, name: str, number: int, schedule: Schedule, stream: str) -> ScheduleRow:
-        standing = decode_standing(await self._storage.get(Space.META, checkpoint_key(stream)))
+        timetable = decode_standing(await self._storage.get(Space.META, checkpoint_key(stream)))
         return ScheduleRow(
             function=name,
             number=number,
             kind=str(schedule.__struct_config__.tag),
             schedule=in_words(schedule),
             misfire=schedule.misfire,
-            next=None if standing is None else standing.next,
-            fired=standing.fired or None if standing is not None else None,
+            next=None if timetable is None else timetable.next,
+            fired=timetable.fired or None if timetable is not None else None,
             tz=getattr(schedule, "tz", "UTC"),
         )

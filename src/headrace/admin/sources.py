@@ -141,17 +141,21 @@ class Sources:
 
     async def _query(self, trigger: SqlTable, stream: str) -> None:
         try:
+            # Imported here: the PostgreSQL driver is an optional dependency.
             from headrace.sources.tables.slot_lag import slot_standing
         except ImportError:
             # The source reports the missing library itself.
             return
         slot = await slot_standing(trigger, stream, self._clock)
+        # A failed query is kept too, so that a database that is down is not queried at every
+        # refresh.
         self._slots[stream] = self._clock.monotonic(), slot
 
 
 def sources_of(spec: FunctionSpec) -> Iterator[tuple[int, Trigger, str]]:
     """Yield the function's triggers with a source: index, trigger, and its stream."""
     for place, trigger in enumerate(spec.triggers):
+        # These have no source task, so there is no state to show.
         if isinstance(trigger, (StreamTrigger, Lag, Http, Webhook, Rule, Ends)):
             continue
         reads = listener(spec.name, place, trigger)

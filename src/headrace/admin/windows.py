@@ -106,6 +106,7 @@ class OpenWindows:
             raise Unknown(
                 f"`{function}` reads {len(sources)} partitions, from 0; there is no {partition}"
             )
+        # Distinguishes the windows that this request closes from those that close by time.
         name = self._entropy.token(16)
         keys = None if key is msgspec.UNSET else [key]
         count = self._broker.stream(ends).partitions
@@ -117,12 +118,14 @@ class OpenWindows:
             for stream, number in asked
         ]
         landed = (await self._committer.commit(Change(appends=tuple(appends)))).positions
+        # A log with its own storage returns no positions; then there is nothing to wait for.
         places = {number: at for (_, number), at in zip(asked, landed, strict=True) if at}
         waiting = await self._carried_out(function, places)
         windows: list[FlushedWindow] = []
         closed = 0
         async for window in self._closed_by(name, ends, begin):
             closed += 1
+            # All are counted, but an answer cannot list a million windows.
             if len(windows) < MAX_LISTED:
                 windows.append(window)
         state = ""
@@ -138,6 +141,8 @@ class OpenWindows:
             waiting = [each for each in waiting if not await self._is_done(function, places[each])]
             if not waiting or self._clock.monotonic() >= until:
                 return waiting
+            # Polled: the request is executed by a partition worker, maybe of another node, which
+            # does not report to us.
             await self._clock.sleep(LOOK_S)
 
     async def _is_done(self, function: str, at: Position) -> bool:

@@ -1,1 +1,1 @@
-"""How a batch reaches its function as promised; read `worker` first."""
+"""Delivery of events to functions; read `partition/worker.py` first."""

@@ -65,6 +65,7 @@ class StateReader:
         Raises:
             TooLarge: They are more, or their values larger together, than one answer may have.
         """
+        # The child is untrusted: a bound on what one question may read.
         if len(keys) > MAX_ASKED_KEYS:
             raise TooLarge(
                 f"{len(keys):,} keys of state were asked for at once; ask for at most "

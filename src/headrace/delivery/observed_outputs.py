@@ -34,6 +34,7 @@ class ObservedOutputs:
             for key, _ in page:
                 function, _, stream = key[len(_PREFIX) :].decode().partition(_APART)
                 outputs = self._runs.counters[function].outputs if function in functions else None
+                # Rows beyond the bound go as well: the history could not hold them.
                 if outputs is None or len(outputs) >= MAX_OUTPUTS:
                     gone.append(Delete(Space.META, key))
                 else:

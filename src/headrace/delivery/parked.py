@@ -49,6 +49,7 @@ def lane_of(event: Event, offset: int) -> bytes:
 
     Ends in 00 and holds no other 00, so that it can be a part of a packed key.
     """
+    # A letter in front, so that a key can never be equal to an offset.
     return pack("k" + event.key) if event.key is not None else pack("o") + pack(offset)
 
 
@@ -114,6 +115,7 @@ def chunk_of(waiting: DeadEvent) -> Chunk:
 
 def redriven(waiting: DeadEvent) -> Unit:
     """Return the unit that runs a parked event again, with the attempts that it has spent."""
+    # An event that was parked behind another one has no failure of its own.
     cause = waiting.cause if waiting.spent else None
     return Unit((chunk_of(waiting),), waiting.spent, waiting.due, cause, parked=(waiting,))
 

@@ -188,6 +188,7 @@ async def claim(
         try:
             await storage.apply(
                 Change(
+                    # Compare-and-set: of two nodes that claim at once, one repeats.
                     checks=(Check(Space.POSITIONS, key, old),),
                     puts=(Put(Space.POSITIONS, key, row),),
                 )
@@ -197,6 +198,7 @@ async def claim(
             continue
         hit("claim:after-write")
         break
+    # Read after the write: from here on the former owner cannot change these rows any more.
     there, position = await stored(storage, function, stream, partition)
     if position.epoch == found.epoch + 1:
         return Claim(there, position)

@@ -98,6 +98,7 @@ class Publisher:
         appends, order = self._checked(spec, events, hops, origin)
         if spec.queue is not None and self._delays is not None:
             return await self._send(self._delays, spec, appends, order)
+        # One change for all partitions: all events or none.
         applied = await self._committer.commit(Change(appends=tuple(appends)))
         return PublishReceipt(appends, order, applied.positions, applied.duplicates)
 
@@ -126,6 +127,7 @@ class Publisher:
     def _checked(
         self, spec: StreamSpec, events: Sequence[Event], hops: int, origin: str
     ) -> tuple[list[Append], list[Sequence[int]]]:
+        # Checks and encoding do not yield, so their number bounds the time on the loop.
         if len(events) > MAX_BATCH:
             raise TooLarge(
                 f"{len(events)} events in one publish; send at most {MAX_BATCH} at a time"

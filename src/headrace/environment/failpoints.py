@@ -45,6 +45,7 @@ _armed: dict[str, Callable[[], None]] = {}
 
 def hit(label: str) -> None:
     """Run the action that is armed at this label, if any."""
+    # On hot paths: the usual case ends at the empty dictionary.
     if _armed and (action := _armed.get(label)) is not None:
         action()
 

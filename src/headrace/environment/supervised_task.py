@@ -85,6 +85,7 @@ class Supervised:
             except self._halts as error:
                 self._failed(error, halted=True)
                 raise
+            # Not `BaseException`: a cancellation must end the task.
             except Exception as error:  # noqa: BLE001 - reported, and restarted
                 self._failed(error, halted=False)
                 self._on_failure(self.name, error)
@@ -115,6 +116,7 @@ class Supervised:
         return None if self._is_well() else self._trouble
 
     def _failed(self, error: Exception, *, halted: bool) -> None:
+        # After a healthy time the count starts again.
         known = None if self._is_well() else self._trouble
         self._started = None
         self._trouble = TaskFailure(

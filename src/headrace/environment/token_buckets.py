@@ -30,6 +30,7 @@ class TokenBuckets:
         Returns:
             0 if there was one, otherwise the seconds until there is one.
         """
+        # Removed and added again, so that the order of the dictionary is that of the last use.
         level, seen = self._buckets.pop(of, (depth, now))
         # Filled when it is used: a timer per bucket would cost more than this.
         level = min(depth, level + max(now - seen, 0.0) * speed)

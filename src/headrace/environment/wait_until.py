@@ -54,5 +54,6 @@ async def wait_until(clock: Clock, when: int, woken: asyncio.Event | None = None
         if woken is None:
             await clock.sleep(slice_s)
             continue
+        # The end of a slice: the wall clock is compared again.
         with suppress(TimeoutError):
             await clock.timeout(woken.wait(), slice_s)

@@ -42,7 +42,7 @@ class Budget:
         self._used = 0
         self._weighed_at = -WEIGH_EVERY_S
 
-    def make_room(self) -> bool:
+    def free_capacity(self) -> bool:
         """Return whether another instance may be forked now; evict idle ones for it.
 
         Raises:

@@ -188,7 +188,7 @@ class Fleet:
             coming.pools[function.name] = pool = Pool(
                 function,
                 fork=lambda pool: self._spawner.instance(coming, pool),
-                make_room=self._budget.make_room,
+                free_capacity=self._budget.free_capacity,
                 now=self._clock.monotonic,
             )
             if (before := self._pools.get(function.name)) is not None:

@@ -8,7 +8,7 @@ import msgspec
 
 
 class ColdStarts(msgspec.Struct, frozen=True):
-    """How long starts took, from the request to the first possible run.
+    """Durations of starts, from the request to the first possible run.
 
     Attributes:
         latest: Seconds of recent starts, oldest first.
@@ -22,7 +22,7 @@ class ColdStarts(msgspec.Struct, frozen=True):
 
 
 class FailedStart(msgspec.Struct, frozen=True):
-    """Why the latest instance of a function did not start.
+    """Reason for which the latest instance of a function did not start.
 
     Attributes:
         cause: The exception of its `init` hook, with the hook's name, or how it ended.

@@ -57,14 +57,14 @@ class Pool:
         spec: FunctionSpec,
         *,
         fork: Callable[[Pool], Instance | None],
-        make_room: Callable[[], bool],
+        free_capacity: Callable[[], bool],
         now: Callable[[], float],
     ) -> None:
         self.spec = spec
         self.instances: set[Instance] = set()
         self.draining = False
         self._fork = fork
-        self._make_room = make_room
+        self._free_capacity = free_capacity
         self._now = now
         self._idle: OrderedDict[Instance, None] = OrderedDict()
         self._sleeping: OrderedDict[Instance, None] = OrderedDict()
@@ -214,7 +214,7 @@ class Pool:
             return shared
         if self._sleeping:
             return next(reversed(self._sleeping))
-        if self._full or not self._make_room():
+        if self._full or not self._free_capacity():
             # At the limit even a longer wait behind others is better than none.
             return None if alone else self._shared(LONG_RUN_S)
         # Refused rather than queued: each start fails after its hooks ran, and a queue would fill
@@ -345,7 +345,7 @@ class Pool:
             not self.draining
             and len(self.instances) < scaling.min
             and (self.not_started is None or now >= self.starts_again)
-            and self._make_room()
+            and self._free_capacity()
         ):
             if (another := self._fork(self)) is None:
                 break

@@ -43,7 +43,7 @@ TRANSITIONS: dict[InstanceState, frozenset[InstanceState]] = {
 
 
 class KillReason(enum.Enum):
-    """Why the host killed an instance."""
+    """Reason for which the host killed an instance."""
 
     NONE = "it ended by itself"
     TIMEOUT = "an invocation overran its timeout"

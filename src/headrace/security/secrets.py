@@ -78,6 +78,7 @@ class Secrets:
         """
         try:
             return self.value(secret).decode()
+        # `from None`, since the decoding error holds the secret's bytes.
         except UnicodeDecodeError:
             raise Misuse(
                 f"the secret `{secret.name}` is not UTF-8 text; keep it in another form, such as base64"

@@ -113,6 +113,7 @@ class Tokens:
                 raise Misuse("`*` is not a scope; write `admin` for a token that may do everything")
         if lifetime is not None and not 1 <= lifetime <= 10 * 366 * 86_400:
             raise Misuse(f"a token cannot live {lifetime:g} s; use 1 s to 10 years")
+        # `all` reads every row, so their number is bounded.
         if len(await self.all()) >= MAX_TOKENS:
             raise Misuse(f"there are {MAX_TOKENS:,} tokens already; revoke what is not needed")
         now = self._clock.now()
@@ -160,6 +161,7 @@ class Tokens:
                 await self._storage.apply(Change((Check(Space.META, key, row),), (put,)))
             except Conflict:
                 continue
+            # This node refuses the token at once, others once their cached row expires.
             self._seen.pop(name, None)
             return token
 
@@ -184,6 +186,7 @@ class Tokens:
             Unauthenticated: There is no valid one; the message does not say why.
         """
         kind, _, text = (authorization or "").partition(" ")
+        # Anything in another form is refused without a read of the store.
         form = _FORM.fullmatch(text.strip()) if kind.lower() == "bearer" else None
         if form is None:
             raise Unauthenticated(
@@ -216,6 +219,7 @@ class Tokens:
         # Cleared as a whole: entries are valid for two seconds anyway.
         if len(self._seen) >= MAX_REMEMBERED:
             self._seen.clear()
+        # Unknown ids are cached too, so that guesses do not read the store each time.
         self._seen[name] = (now + REMEMBER_S, token)
         return token
 

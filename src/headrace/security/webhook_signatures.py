@@ -64,9 +64,11 @@ def verify(
     match scheme:
         case StandardWebhooks():
             return _standard(scheme, secrets, headers, body, now)
+        # GitHub signs no timestamp: a replay is only recognised by the body's hash.
         case GitHub():
             _github(secrets, headers, body)
         case Stripe():
+            # The id is taken from the signed body, as no header is signed.
             _stripe(scheme, secrets, headers, body, now)
             return _said(body).id or digest(body)
         case Slack():
@@ -87,6 +89,8 @@ def _standard(
 ) -> str:
     name = _header(headers, b"webhook-id")
     stamp = _header(headers, b"webhook-timestamp")
+    # Senders rotate keys by sending several signatures; each costs a verification, so
+    # `MAX_SIGNATURES` bounds them.
     given = _header(headers, b"webhook-signature").split(b" ")
     # A dot in the id could move the border between id and timestamp in the signed content.
     if not name or len(name) > MAX_ID or b"." in name or not name.isascii():
@@ -104,6 +108,7 @@ def _standard(
     for signature in given[:MAX_SIGNATURES]:
         if signature[:4] == b"v1a,":
             for key in public:
+                # No early end: the response time must not reveal which key matched.
                 matched |= _ed25519(key, signature[4:], content)
     if not matched:
         raise Forged("the header `webhook-signature` holds no signature of this endpoint's secrets")
@@ -135,6 +140,7 @@ def _ed25519(key: bytes, signature: bytes, content: bytes) -> bool:
         raise Misuse("a `whpk_` key of `StandardWebhooks` is not an ed25519 public key") from error
     try:
         public.verify(base64.b64decode(signature, validate=True), content)
+    # ValueError: a signature that is not base64 is a forgery like any other.
     except (InvalidSignature, ValueError):
         return False
     return True

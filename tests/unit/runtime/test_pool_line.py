@@ -94,7 +94,7 @@ class Rig:
         self.trouble: Exception | None = None
         spec = app.functions["shop.price"].spec
         self.process = Process(self)
-        self.pool = Pool(spec, fork=self._fork, make_room=lambda: True, now=lambda: 0.0)
+        self.pool = Pool(spec, fork=self._fork, free_capacity=lambda: True, now=lambda: 0.0)
         self.first = Told()
         self.begin("first", self.first)
         assert self.pool.waiting == 0
@@ -291,7 +291,7 @@ def test_after_a_start_that_failed_runs_are_refused_until_the_next_try() -> None
         return cast(Instance, process)
 
     spec = app.functions["shop.price"].spec
-    pool = Pool(spec, fork=fork, make_room=lambda: True, now=lambda: now[0])
+    pool = Pool(spec, fork=fork, free_capacity=lambda: True, now=lambda: now[0])
     for failed, pause in enumerate((START_PAUSE_S, 2 * START_PAUSE_S), 1):
         pool.start(FleetRun(asked("tries"), Told(), pool.start))
         pool.start_failed(Cause("ConnectionError", "no database"))

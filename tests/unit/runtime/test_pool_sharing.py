@@ -46,7 +46,7 @@ def pool_of(processes: list[Process], *, run_s: float, comes_up: bool = True) ->
         return cast(Instance, processes[-1])
 
     spec = app.functions["shop.price"].spec
-    pool = Pool(spec, fork=fork, make_room=lambda: True, now=lambda: 0.0)
+    pool = Pool(spec, fork=fork, free_capacity=lambda: True, now=lambda: 0.0)
     for _ in range(1_000):
         pool.ran(run_s)
     return pool

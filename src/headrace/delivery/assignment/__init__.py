@@ -1,1 +1,1 @@
-"""Who works on which partition, and over which instances."""
+"""Assignment of partitions to workers and consumer runs."""

@@ -114,6 +114,7 @@ class ConsumerRun:
                         break
                     chunks = await self._read(partition, left, size)
                     left -= sum(chunk.size for chunk in chunks)
+                    # The share of the blob that the window covers.
                     size -= sum(len(chunk.body) * chunk.size // chunk.count for chunk in chunks)
                     found += chunks
             self._open += found

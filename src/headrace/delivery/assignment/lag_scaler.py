@@ -121,6 +121,8 @@ class LagScaler:
         for consumer, _ in ending:
             consumer.recall()
         if ending:
+            # Before the partitions are released: a later commit of these runs would be fenced, and
+            # their work lost.
             await asyncio.wait([run for _, run in ending])
         for reader in gone.values():
             reader.close()
@@ -159,6 +161,7 @@ class LagScaler:
                 rest = self._engine.random.uniform(PAUSE_MIN_S, 1.0)
             if not self._is_woken:
                 await self._waiting.wait(rest, tuple(self._readers.values()))
+            # Also after a wake-up, so that lag is measured at most once per `every_s`.
             await self._engine.clock.sleep(self._trigger.every_s)
 
     async def _start_wanted(self) -> float | None:

@@ -1,4 +1,4 @@
-"""How the runs of a node are started, as its partition supervisor is given it."""
+"""Starts the runs of a node: an argument of its partition supervisor."""
 
 from __future__ import annotations
 

@@ -73,6 +73,7 @@ async def move(
             mark.finish(parked)
         moved = encode_position(found.epoch, mark.progress())
         puts.append(Put(Space.POSITIONS, key, moved))
+        # Failed ranges are offsets of the former position.
         deletes.append(Delete(Space.TROUBLE, key))
         # Leases belong to the former delivery: an acknowledged message that comes again must be
         # offered.

@@ -255,6 +255,8 @@ class FunctionSubscription:
                 raise Fenced(halted[key])
 
     async def _stop(self, partitions: Sequence[int]) -> None:
+        # All are stopped first and then awaited: one after the other would take the sum of their
+        # runs.
         found = [self._workers.pop(each) for each in partitions if each in self._workers]
         for worker, _ in found:
             worker.stop()

@@ -172,6 +172,7 @@ class PartitionSupervisor:
         )
         for function in prepared.functions.values():
             if self.functions.get(function.name) != function:
+                # Loaded here, since `switch` must not wait.
                 prepared.flows[function.name] = flow = FlowLimiter(function)
                 await flow.load(self._engine.storage, self._engine.clock.now())
         # No `await` from here to the end, or `close` could miss the subscriptions that are opened
@@ -204,6 +205,7 @@ class PartitionSupervisor:
             for streams in steps(old, None):
                 self._close(name, streams)
             if any(name == leaving for leaving, _ in self._leaving):
+                # Its runs in flight still need its description, to be checked and committed.
                 self._removed[name] = old
         for name, function in prepared.functions.items():
             if (known := self.functions.get(name)) != function:
@@ -390,7 +392,7 @@ class PartitionSupervisor:
         Commits of the work are fenced: they fail once another owner claims the partition.
 
         Raises:
-            Fenced: Another owner has taken the partition over.
+            Fenced: Another owner has claimed the partition.
         """
         worker = self.worker(function, stream, partition)
         if worker is None:
@@ -409,6 +411,7 @@ class PartitionSupervisor:
     def pause(self, function: str) -> None:
         """Start no new unit of the function."""
         self.known(function)
+        # By name, so that a pause outlasts a deployment.
         self._paused.add(function)
         self._pause(function, paused=True)
 

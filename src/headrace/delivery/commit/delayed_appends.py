@@ -52,6 +52,7 @@ class DelayedAppends:
         if append.kind == "cancel":
             return ((append, ()),)
         events = decode_events(append.body)
+        # One time for the whole append, so that its messages keep their order.
         now = self._clock.now()
         by_delay: dict[float, list[int]] = {}
         for index, event in enumerate(events):

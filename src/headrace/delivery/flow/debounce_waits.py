@@ -40,6 +40,7 @@ class DebounceWaits:
         """Note that the key's earlier events are left out and the wait continues with this one."""
         if not self.keeps_rows:
             return
+        # The event that carried the wait so far is finished by the same change.
         self._forget(place)
         self._carrier[place] = at
         self._started[at] = (place, since)

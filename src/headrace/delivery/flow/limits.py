@@ -41,6 +41,7 @@ class StartRate(msgspec.Struct, frozen=True):
 
 def paced(pace: StartRate, full: int, now: int) -> int:
     """Return when the next run may start (`now` or later), if the bucket is full again at `full`."""
+    # A token is available as soon as the bucket lacks at most `burst - 1` of them.
     return max(now, _believed(pace, full, now) - pace.step * (pace.burst - 1))
 
 
@@ -59,6 +60,7 @@ def _believed(pace: StartRate, full: int, now: int) -> int:
 
 def pace_of(limit: int, per: float, burst: int) -> StartRate:
     """Return the bucket of `limit` in `per` seconds."""
+    # At least a microsecond: a step of 0 would never limit anything.
     return StartRate(max(int(per * MICROS / limit), 1), burst)
 
 
@@ -77,6 +79,7 @@ class BucketRefills:
     def put(self, of: Any, full: int) -> None:
         """Note that a bucket is full again at `full`, as its row says."""
         self.full[of] = full
+        # A deletion that still waits must not remove the row that is written now.
         self._gone.discard(of)
 
     def found(self, of: Any, full: int, now: int) -> None:
@@ -108,6 +111,7 @@ class BucketRefills:
 
     def gone(self) -> list[Any]:
         """Return the buckets whose rows can be deleted, a page at a time."""
+        # In pages, so that no single commit deletes 100,000 rows.
         found = list(itertools.islice(self._gone, PAGE))
         self._gone.difference_update(found)
         return found
@@ -216,6 +220,7 @@ class FlowLimiter:
             if left:
                 self._by_key[key] = left
             else:
+                # Keys are unbounded, so those without a run are removed.
                 del self._by_key[key]
         # After the counters, as a watcher may start the next run at once.
         for notify in self._watchers:
@@ -285,6 +290,8 @@ class SampleFilter:
                     self._pace, stream, event.key if self._per_key else None, chunk.appended
                 )
                 (passing if passes else left_out).append(index)
+                # Stored with the buckets: after a crash the events that were decided before must
+                # pass again.
                 self._judged[stream] = max(self._judged.get(stream, 0), offset + 1)
                 index += 1
         return pick(chunks, passing), pick(chunks, left_out)

@@ -1,1 +1,1 @@
-"""What lies between the readers of a stream and the next unit of work: batches, lanes, merges."""
+"""Intake between the readers of a stream and the next unit of work: batches, lanes, merges."""

@@ -97,6 +97,7 @@ def keyed(chunk: Chunk, columns: tuple[str, ...]) -> Chunk:
 def _keyed(event: Event, columns: tuple[str, ...]) -> Event:
     try:
         envelope = open_envelope(event.value, event.headers)
+    # Unreadable: it fails in the function, where retries and the dead letter apply.
     except Invalid:
         return event
     key = None if isinstance(envelope, str) else columns_key(envelope, columns)
@@ -107,6 +108,7 @@ def _no_change(event: Event) -> str:
     """Return why an event describes no row; "" if it does, or cannot be read."""
     try:
         envelope = open_envelope(event.value, event.headers)
+    # Selected, so that it fails in the function instead of disappearing here.
     except Invalid:
         return ""
     return envelope if isinstance(envelope, str) else ""

@@ -52,6 +52,7 @@ class CoalescedBatches:
             self._alone -= 1
         elif (seconds := outcome.usage.wall) > 0:
             fitting = int(TOGETHER_S * batches / seconds)
+            # Doubled, as the time of one short run says little about sixteen.
             self.size = max(min(self.size * 2, fitting, self._most), 1)
         else:
             self.size = min(self.size * 2, self._most)

@@ -82,12 +82,15 @@ class FlowGate:
             return 0
         now = self._now()
         until = self._flow.until_keys(_keys(unit), now)
+        # A postponed unit waits for its time, even if a run of its key ends earlier; so the pause
+        # is short.
         return min(until, now + RECHECK_US) if until > now else 0
 
     def begin(self, unit: Unit) -> None:
         """Count the unit as running."""
         if not self._is_open:
             keys = _keys(unit) if self._is_per_key else frozenset[Key]()
+            # By identity: the hash of a unit would be one of all its bytes.
             self._inside[id(unit)] = keys
             self._flow.begin(keys, self._now())
 
@@ -151,5 +154,6 @@ def _rules(spec: FunctionSpec, flow: FlowLimiter) -> LaneRules:
         quiet=0 if debounce is None else int(debounce.seconds * MICROS),
         longest=int((debounce.longest or 0) * MICROS) if debounce else 0,
         priority=None if spec.priority is None else spec.priority.header,
+        # None rather than a function that always allows: lanes then make no call for each event.
         until=flow.until_key if flow.is_per_key else None,
     )

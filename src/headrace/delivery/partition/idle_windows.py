@@ -75,6 +75,8 @@ class IdleWindows:
         left = self._since + self._of.idle - now
         if left <= 0:
             return True
+        # One timer, which events do not move: if it fires too early, the next check starts
+        # another.
         if self._alarm is None:
             self._alarm = call_on_date(self._clock, left, self._ring)
         return False
@@ -118,6 +120,7 @@ def idle_windows_of(
     if spec.ends is None:
         return None
     trigger, name = spec.ends
+    # The worker of the requests' own stream has no windows.
     if trigger.idle is None or name in claimed.streams:
         return None
     ends = name, trigger.partitions

@@ -87,7 +87,7 @@ class OpenPartition:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether one more unit would probably read state that a running one changes."""
+        """Return whether one more unit would probably read state that a running one changes."""
         commits = self.commits
         return commits.is_contended and commits.is_crowded(len(self.ledger.running))
 

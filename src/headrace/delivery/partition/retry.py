@@ -16,7 +16,7 @@ Draw = Callable[[float, float], float]
 
 def bound(policy: Retry, attempts: int) -> float:
     """Return the longest delay, in seconds, after `attempts` failed attempts (from 1)."""
-    # A float overflows beyond 2^1023, and an integer shift would grow without a bound.
+    # A float overflows beyond 2^1023.
     exponent = min(attempts - 1, 62)
     return float(min(policy.max_delay, policy.initial_delay * 2.0**exponent))
 

@@ -126,6 +126,7 @@ def _settle_coalesced(
         ended = next((index for index in range(end) if index not in marked), end - 1)
     else:
         ended = min((each.index for each in outcome.failures if each.index >= 0), default=end - 1)
+    # The batch of the first event that is not done.
     low = max(min(ended, end - 1), 0) // batch * batch
     high = min(low + batch, size)
     if high < end:

@@ -70,6 +70,7 @@ class Watermark:
         lowest = min(offsets)
         if self.low - lowest > MAX_TAKEN_BACK:
             return False
+        # The offsets above the lowest one stay finished, now one by one.
         self._sparse.update(range(lowest, self.low))
         self._sparse.difference_update(offsets)
         self.low = min(self.low, lowest)

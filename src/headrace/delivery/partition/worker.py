@@ -209,12 +209,12 @@ class PartitionWorker:
 
     @property
     def paused(self) -> bool:
-        """Whether no new unit starts."""
+        """Return whether no new unit starts."""
         return self._opened.paused
 
     @property
     def is_over(self) -> bool:
-        """Whether it has released its partition."""
+        """Return whether it has released its partition."""
         return self._requests.is_closed
 
     @property
@@ -224,7 +224,7 @@ class PartitionWorker:
 
     @property
     def is_retrying(self) -> bool:
-        """Whether the partition waits for a unit that has failed before."""
+        """Return whether the partition waits for a unit that has failed before."""
         pending = self._opened.ledger.pending
         return bool(pending) and pending[0].attempts > 0
 
@@ -254,7 +254,7 @@ class PartitionWorker:
 
     @property
     def _is_free(self) -> bool:
-        """Whether a unit may be taken up without waiting for another task or a request."""
+        """Return whether a unit may be taken up without waiting for another task or a request."""
         opened = self._opened
         return not (
             self._scheduling.locked()
@@ -369,7 +369,7 @@ class PartitionWorker:
             )
 
     def _call(self, unit: Unit, after: Run | None = None) -> UnitCall:
-        """Submit the unit; it is begun `after` another run where it is sent ahead."""
+        """Submit the unit; it starts `after` another run if it is sent ahead."""
         invocation = call_of(
             unit,
             self.spec,
@@ -392,7 +392,7 @@ class PartitionWorker:
     async def _submit_ahead(self, call: UnitCall) -> UnitCall | None:
         """Prefetch the next ready unit: the instance starts it as soon as this call ends.
 
-        Each task has one run that has begun, so never more of them than `parallelism`. While one has
+        Each task has one run that has started, so never more of them than `parallelism`. While one has
         none, nothing is sent ahead: it would wait behind another run, and could begin.
         """
         if self._width == 1 or (leader := self._leader(call)) is None:

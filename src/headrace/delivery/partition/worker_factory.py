@@ -83,10 +83,13 @@ class WorkerFactory:
         flow: FlowLimiter,
     ) -> PartitionWorker:
         """Return the worker of one partition, as its function and trigger require; not yet running."""
+        # From the watermark: the ledger skips finished offsets above it.
         readers: list[Reader] = [
             subscription.reader(stream, partition, claimed.position.progress.watermark)
             for stream, claimed in claims.items()
         ]
+        # None rather than a filter that accepts everything: without a filter no event is decoded
+        # here.
         wants: Wants | None = None if trigger.pattern is None else self._selection(trigger)
         if trigger.changes is not None:
             skipped = functools.partial(self._engine.telemetry.skipped, function.name)

@@ -105,6 +105,7 @@ class DelayedMessages:
             self._woken.clear()
             try:
                 due = await self._append_due()
+            # The store is unreachable: the rows are read again after a pause.
             except Unavailable:
                 due = self._clock.now() + int(PAUSE_S * MICROS)
             if due is None:
@@ -134,12 +135,15 @@ class DelayedMessages:
         """Append all of them in one change; one by one if that fails."""
         try:
             await self._append_rows(rows)
+        # The result is unknown: the next turn reads which rows are left.
         except Unavailable:
             raise
         except HeadraceError as error:
             if len(rows) > 1:
                 for row in rows:
                     await self._append([row])
+            # A conflict means that another node has appended the message, or that it was
+            # cancelled.
             elif not isinstance(error, (Conflict, Fenced)):
                 # Skipped until the next start: one bad row must not stop all delayed messages.
                 self._stuck.add(rows[0][0])

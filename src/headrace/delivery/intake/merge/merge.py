@@ -151,6 +151,7 @@ class Merge(Intake):
                 before = self._until(place)
             lane = self._lanes[place]
             chunk = lane.chunks[0]
+            # An average, as exact sizes would need a split of the blob.
             each = len(chunk.body) // chunk.count or 1
             most = min(self._limit - count, -(-(self._size - size) // each))
             low, high, latest = lane.take(most, before=before)

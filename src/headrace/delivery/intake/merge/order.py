@@ -95,6 +95,7 @@ class MergeOrder:
     def recall(self, memory: Memory) -> None:
         """Start from the stored state."""
         self.cursors = list(memory.cursors)
+        # Sorted, as `holds` looks only at the first of a stream.
         for one in sorted(memory.passes, key=lambda kept: kept.offset):
             self._ahead[one.stream].append(one)
             self._known.add((one.stream, one.offset))
@@ -122,6 +123,7 @@ class MergeOrder:
             self.cursors[stream] = end
         for each in dry:
             self._top[each] = max(self._top.get(each, key), key)
+            # A stream that an earlier pass holds back is not passed over again.
             if each not in held:
                 self._passed.add(each)
 
@@ -133,8 +135,11 @@ class MergeOrder:
         self._passed.discard(stream)
         at = stream, self.cursors[stream]
         is_kept = self._written.pop(at, None) is not None
+        # The event should have gone before one that was already handed out.
         if key < top:
             self._changed[at] = tuple(self.cursors)
+        # It was in order after all: the logs alone give the same result, so the stored pass can
+        # go.
         elif is_kept and at not in self._known:
             self._changed[at] = None
 
@@ -153,6 +158,7 @@ class MergeOrder:
         """
         for stream in self._passed:
             at, cut = (stream, self.cursors[stream]), tuple(self.cursors)
+            # Only a cut that has moved is written, not one with every commit.
             if cut != self._written.get(at):
                 self._changed[at] = self._written[at] = cut
         found = [
