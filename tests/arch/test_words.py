@@ -43,14 +43,18 @@ TERMS = {
 PLAIN_PACKAGES = (
     *("cli", "client", "environment", "http", "model", "node", "patterns", "sdk", "security"),
     *("simulation", "storage", "telemetry", "testing", "topology"),
-    *("runtime/child", "runtime/process", "runtime/protocol", "runtime/sandbox"),
 )
 """Packages whose names, docstrings, comments and messages use only the field's words, with their tests."""
+PLAIN_SOURCES = ("admin", "delivery", "runtime")
+"""Packages of which this holds for the source, not yet for the tests; may only shrink."""
 NOT_YET_PLAIN = {
     *("model/windows.py", "sdk/windows.py", "sdk/test_windows.py"),
+    *("calls/direct.py", "calls/idempotency.py", "calls/streaming.py"),
+    *("partition/invocation.py", "runtime/base.py"),
 }
 """Files of these packages that still have other words; may only shrink."""
 LEFT = {
+    "admin": {"standing"},
     "simulation": {"crowd", "patience", "told"},
 }
 """Words that a plain package still has: names of parts that other packages share; may only shrink."""
@@ -62,6 +66,13 @@ PLAIN_CODE = {
         if f"{file.parent.name}/{file.name}" not in NOT_YET_PLAIN
     ]
     for package in PLAIN_PACKAGES
+} | {
+    package: [
+        file
+        for file in sorted((ROOT / "src" / "headrace" / package).rglob("*.py"))
+        if f"{file.parent.name}/{file.name}" not in NOT_YET_PLAIN
+    ]
+    for package in PLAIN_SOURCES
 }
 FORMER_WORDS = re.compile(
     r"(?<![^\W_])(doors?|halls?|rooms?|outlets?|crowds?|patience|speakers?|standing|begun|ground"
@@ -136,7 +147,7 @@ def test_pages_use_no_insider_words() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("package", PLAIN_PACKAGES)
+@pytest.mark.parametrize("package", PLAIN_CODE)
 def test_a_plain_package_uses_no_insider_words(package: str) -> None:
     assert PLAIN_CODE[package]
     left = LEFT.get(package, set())
@@ -150,7 +161,7 @@ def test_a_plain_package_uses_no_insider_words(package: str) -> None:
     assert left <= found.keys(), f"`LEFT` names words that `{package}` has no more"
 
 
-@pytest.mark.parametrize("package", sorted(set(PLAIN_PACKAGES) - VAGUE_PACKAGES))
+@pytest.mark.parametrize("package", sorted(PLAIN_CODE.keys() - VAGUE_PACKAGES))
 def test_docstrings_open_with_a_verb_or_a_noun(package: str) -> None:
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     found = [
