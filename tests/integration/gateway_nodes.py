@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ APP = '''
 """The app behind the tests of the server and the commands."""
 
 import time
+import urllib.request
 
 import msgspec
 
@@ -135,6 +137,13 @@ def wait_for(look: Callable[[], Any], seconds: float = 20.0) -> Any:
         assert time.monotonic() < deadline, "it did not come"
         time.sleep(0.02)
     return found
+
+
+def page(url: str, path: str) -> str:
+    """What a browser or a monitor of this machine gets at a path of the root."""
+    with urllib.request.urlopen(f"{url}{path}") as answer:
+        text: bytes = answer.read()
+    return text.decode()
 
 
 def records(client: Client, stream: str) -> list[Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_nodes import operator, records, start, wait_for
+from tests.integration.gateway_nodes import operator, page, records, start, wait_for
 from tests.services.systems import Kafka
 
 from headrace.client.http import Client
@@ -87,7 +87,7 @@ def produce(port: int, topic: str, pairs: list[tuple[bytes, bytes | None]]) -> N
 
 
 def counted(client: Client) -> bytes:
-    return client.request("GET", ("metrics",)).body
+    return page(client.url, "/metrics").encode()
 
 
 async def test_every_change_is_told_once_in_order_per_row_and_poison_is_a_dead_letter(

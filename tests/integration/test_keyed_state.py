@@ -8,7 +8,7 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
-from tests.integration.gateway_nodes import records, serving, settle
+from tests.integration.gateway_nodes import page, records, serving, settle
 
 from headrace.client.http import Client
 from headrace.http.pipeline.event_bodies import ENVELOPES
@@ -30,7 +30,7 @@ EVENTS = 2_000
 
 def handled(client: Client) -> int:
     """Events handed to the function, each as often as it was."""
-    text = client.request("GET", ("metrics",)).body.decode()
+    text = page(client.url, "/metrics")
     (found,) = re.findall(r'headrace_handled_events(?:_total)?\{function="a.count"\} (\d+)', text)
     return int(found)
 

@@ -151,4 +151,4 @@ def test_open_windows_are_closed_by_command(
         assert main(["window", "flush", "drop.read", *at(url)]) == 1
         assert "has no windows" in capsys.readouterr().err
         with Client(url) as anybody, pytest.raises(HeadraceError, match="a token is needed"):
-            anybody.post("groups", "drop.kept_open", "flush", data={})
+            anybody.post("functions", "drop.kept_open", "flush", data={})

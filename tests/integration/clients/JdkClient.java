@@ -12,7 +12,7 @@ import java.util.concurrent.CompletableFuture;
 /** Asks a door as every JDK client does over http: with `Upgrade: h2c`, until it is answered in HTTP/1.1. */
 public class JdkClient {
     public static void main(String[] arguments) throws Exception {
-        String stream = arguments[0] + "/streams/notes";
+        String stream = arguments[0] + "/-/v1/streams/notes";
         // A new client each time: it asks for HTTP/2 where it does not know the server yet.
         say(HttpClient.newHttpClient().send(post(stream, BodyPublishers.ofString("fixed")), BodyHandlers.ofString()));
         byte[] bytes = "chunked".repeat(10_000).getBytes(StandardCharsets.UTF_8);

@@ -69,7 +69,7 @@ def seen(notes: Notes, records: dict[str, list[dict[str, Any]]], parked: object 
     def read(path: str) -> bytes:
         if path == "/-/v1/parked":
             return json.dumps({"parked": parked}).encode()
-        page = [] if "cursor=" in path else records[path.split("/")[2]]
+        page = [] if "cursor=" in path else records[path.split("/")[4]]
         return json.dumps({"records": page, "cursor": "c"}).encode()
 
     return {finding.invariant for finding in judge_works(notes, read)}
