@@ -26,7 +26,7 @@ CREATE = "CREATE TABLE {} (id int PRIMARY KEY, name text, doc jsonb, raw bytea, 
 
 
 class Kept:
-    """An outlet whose memory outlives the node, one change at a time."""
+    """An appender whose memory outlives the node, one change at a time."""
 
     stream = "_shop.note.table.0"
 
@@ -91,14 +91,14 @@ def shop(url: str) -> Iterator[Any]:
 
 
 async def life(
-    url: str, outlet: Kept, folder: Path, *, until: Callable[[], bool], **more: Any
+    url: str, appender: Kept, folder: Path, *, until: Callable[[], bool], **more: Any
 ) -> None:
     """One life of the source, until `until`, or until it fails."""
     from headrace.sources.tables.postgres import ReplicationSource
 
     trigger = SqlTable(url, more.pop("table", "public.orders"), **more)
     source = ReplicationSource(trigger, SystemClock(), folder)
-    running = asyncio.ensure_future(source.run(outlet))  # type: ignore[arg-type]  # stands for an Outlet
+    running = asyncio.ensure_future(source.run(appender))  # type: ignore[arg-type]  # stands for an Outlet
     try:
         async with asyncio.timeout(20):
             while not until() and not running.done():  # noqa: ASYNC110  # it looks into a database
@@ -111,17 +111,17 @@ async def life(
 
 async def standing(trigger: SqlTable) -> Slot:
     """The slot of the source that `life` runs."""
-    from headrace.sources.tables.slot_lag import slot_standing
+    from headrace.sources.tables.slot_lag import slot_state
 
-    return await slot_standing(trigger, Kept.stream, SystemClock())
+    return await slot_state(trigger, Kept.stream, SystemClock())
 
 
 async def test_rows_that_are_there_are_read_and_then_every_change_is_told(
     shop: Any, url: str, tmp_path: Path
 ) -> None:
     shop.execute("INSERT INTO orders VALUES (1, 'old', '{\"a\": 1.10}', '\\x00ff', 1.10)")
-    outlet = Kept()
-    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 1)
+    appender = Kept()
+    await life(url, appender, tmp_path, until=lambda: len(appender.events) == 1)
     with shop.transaction():
         shop.execute("INSERT INTO orders VALUES (2, 'new')")
         shop.execute("UPDATE orders SET name = 'changed' WHERE id = 2")
@@ -131,10 +131,10 @@ async def test_rows_that_are_there_are_read_and_then_every_change_is_told(
     shop.execute("UPDATE orders SET id = 3 WHERE id = 2")
     shop.execute("DELETE FROM orders WHERE id = 1")
     shop.execute("TRUNCATE orders")
-    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) >= 7)
+    await life(url, appender, tmp_path, until=lambda: len(appender.events) >= 7)
     old = {"id": 1, "name": "old", "doc": {"a": 1.1}, "raw": "AP8=", "price": "1.10"}
     new = {"id": 2, "name": "new", "doc": None, "raw": None, "price": None}
-    assert outlet.told == [
+    assert appender.told == [
         ("1", "read", None, old),
         ("2", "insert", None, new),
         ("2", "update", None, new | {"name": "changed"}),
@@ -143,7 +143,7 @@ async def test_rows_that_are_there_are_read_and_then_every_change_is_told(
         ("1", "delete", {"id": 1}, None),
         (None, "truncate", None, None),
     ]
-    assert len({event.id for event in outlet.events}) == 7
+    assert len({event.id for event in appender.events}) == 7
     assert not list((tmp_path / "tables").iterdir())
 
 
@@ -151,7 +151,7 @@ async def test_rows_written_while_the_snapshot_is_told_are_told_once(
     shop: Any, url: str, tmp_path: Path
 ) -> None:
     shop.execute("INSERT INTO orders SELECT g, repeat('x', 500) FROM generate_series(1, 5000) g")
-    outlet = Kept()
+    appender = Kept()
     number = 5_000
 
     def write() -> bool:
@@ -159,10 +159,10 @@ async def test_rows_written_while_the_snapshot_is_told_are_told_once(
         if number < 5_050:
             number += 1
             shop.execute("INSERT INTO orders (id) VALUES (%s)", [number])
-        return len(outlet.events) >= 5_050
+        return len(appender.events) >= 5_050
 
-    await life(url, outlet, tmp_path, until=write)
-    assert sorted(int(key or 0) for key, _ in outlet.names) == list(range(1, 5_051))
+    await life(url, appender, tmp_path, until=write)
+    assert sorted(int(key or 0) for key, _ in appender.names) == list(range(1, 5_051))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ async def test_a_node_that_dies_between_two_steps_neither_loses_nor_doubles_a_ro
     shop: Any, url: str, tmp_path: Path, label: str
 ) -> None:
     shop.execute("INSERT INTO orders SELECT g, repeat('x', 5000) FROM generate_series(1, 200) g")
-    outlet, number = Kept(), 200
+    appender, number = Kept(), 200
     for passes in (1, 2, 3, 1, 2, 4):
         left = passes
 
@@ -188,37 +188,40 @@ async def test_a_node_that_dies_between_two_steps_neither_loses_nor_doubles_a_ro
         with suppress(Unavailable):
             await life(
                 url,
-                outlet,
+                appender,
                 tmp_path,
-                until=lambda: len(outlet.events) >= number,  # noqa: B023  # called at once
+                until=lambda: len(appender.events) >= number,  # noqa: B023  # called at once
             )
         disarm()
-    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) >= number)
-    assert [int(key or 0) for key, _ in outlet.names] == list(range(1, number + 1))
+    await life(url, appender, tmp_path, until=lambda: len(appender.events) >= number)
+    assert [int(key or 0) for key, _ in appender.names] == list(range(1, number + 1))
 
 
 async def test_a_server_that_is_killed_is_gone_on_with(
     server: Server, shop: Any, url: str, tmp_path: Path
 ) -> None:
-    outlet = Kept()
+    appender = Kept()
     shop.execute("INSERT INTO orders (id) VALUES (1)")
-    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 1)
+    await life(url, appender, tmp_path, until=lambda: len(appender.events) == 1)
     server.kill()
     with pytest.raises(Unavailable):
-        await life(url, outlet, tmp_path, until=lambda: False)
+        await life(url, appender, tmp_path, until=lambda: False)
     server.start()
     with psycopg.connect(url, autocommit=True) as db:
         db.execute("INSERT INTO orders (id) VALUES (2)")
-        await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 2)
-    assert outlet.names == [("1", "read"), ("2", "insert")]
+        await life(url, appender, tmp_path, until=lambda: len(appender.events) == 2)
+    assert appender.names == [("1", "read"), ("2", "insert")]
 
 
 async def test_the_server_may_forget_only_what_was_told(
     shop: Any, url: str, tmp_path: Path
 ) -> None:
-    outlet = Kept()
+    appender = Kept()
     await life(
-        url, outlet, tmp_path, until=lambda: outlet.row is not None and b"streaming" in outlet.row
+        url,
+        appender,
+        tmp_path,
+        until=lambda: appender.row is not None and b"streaming" in appender.row,
     )
 
     def confirmed() -> int:
@@ -233,12 +236,14 @@ async def test_the_server_may_forget_only_what_was_told(
 
     arm("feed:before-append", refuse)
     with suppress(Unavailable):
-        await life(url, outlet, tmp_path, until=lambda: False)
+        await life(url, appender, tmp_path, until=lambda: False)
     disarm()
     assert confirmed() <= before + 10_000
-    assert outlet.events == []
-    await life(url, outlet, tmp_path, until=lambda: bool(outlet.events) and confirmed() > before)
-    assert outlet.names == [("1", "insert")]
+    assert appender.events == []
+    await life(
+        url, appender, tmp_path, until=lambda: bool(appender.events) and confirmed() > before
+    )
+    assert appender.names == [("1", "insert")]
 
 
 @pytest.mark.parametrize(
@@ -267,11 +272,11 @@ async def test_json_of_several_lines_is_told_as_it_was_written(
     shop.execute("ALTER TABLE orders ADD COLUMN note json")
     for number in range(1, 4):
         shop.execute("INSERT INTO orders (id, note) VALUES (%s, E'{\n \"a\": 1\n}')", [number])
-    outlet = Kept()
-    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 3)
+    appender = Kept()
+    await life(url, appender, tmp_path, until=lambda: len(appender.events) == 3)
     shop.execute("INSERT INTO orders (id, note) VALUES (4, E'[\n]')")
-    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 4)
-    assert [after["note"] for *_, after in outlet.told] == [{"a": 1}] * 3 + [[]]
+    await life(url, appender, tmp_path, until=lambda: len(appender.events) == 4)
+    assert [after["note"] for *_, after in appender.told] == [{"a": 1}] * 3 + [[]]
 
 
 PARTED = (
@@ -294,17 +299,17 @@ async def test_partitions_that_do_not_say_which_row_was_changed_are_refused_with
     parted.execute(PARTED.format(primary=""))
     parted.execute("ALTER TABLE parted REPLICA IDENTITY FULL")
     parted.execute("INSERT INTO parted VALUES (1, 'a'), (11, 'b')")
-    outlet, table = Kept(), {"table": "parted", "key_columns": "id"}
+    appender, table = Kept(), {"table": "parted", "key_columns": "id"}
     with pytest.raises(Misuse, match="which row was changed") as refused:
-        await life(url, outlet, tmp_path, until=lambda: False, **table)
+        await life(url, appender, tmp_path, until=lambda: False, **table)
     assert parted.execute("SELECT count(*) FROM pg_publication").fetchone() == (0,)
     parted.execute("UPDATE parted SET name = 'own'")  # its owner is not disturbed
     parted.execute(str(refused.value).split("`")[3])
-    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 2, **table)
+    await life(url, appender, tmp_path, until=lambda: len(appender.events) == 2, **table)
     parted.execute("UPDATE parted SET name = 'new'")
     parted.execute("DELETE FROM parted WHERE id = 1")
-    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 5, **table)
-    assert outlet.told[2:] == [
+    await life(url, appender, tmp_path, until=lambda: len(appender.events) == 5, **table)
+    assert appender.told[2:] == [
         ("1", "update", {"id": 1, "name": "own"}, {"id": 1, "name": "new"}),
         ("11", "update", {"id": 11, "name": "own"}, {"id": 11, "name": "new"}),
         ("1", "delete", {"id": 1, "name": "new"}, None),
@@ -315,12 +320,12 @@ async def test_partitions_of_a_table_with_a_primary_key_need_nothing(
     parted: Any, url: str, tmp_path: Path
 ) -> None:
     parted.execute(PARTED.format(primary=" PRIMARY KEY"))
-    outlet = Kept()
+    appender = Kept()
     parted.execute("INSERT INTO parted VALUES (1, 'a'), (11, 'b')")
-    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 2, table="parted")
+    await life(url, appender, tmp_path, until=lambda: len(appender.events) == 2, table="parted")
     parted.execute("UPDATE parted SET name = 'new'; DELETE FROM parted")
-    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 6, table="parted")
-    assert [op for _, op in outlet.names[2:]] == ["update", "update", "delete", "delete"]
+    await life(url, appender, tmp_path, until=lambda: len(appender.events) == 6, table="parted")
+    assert [op for _, op in appender.names[2:]] == ["update", "update", "delete", "delete"]
 
 
 async def test_a_partition_that_is_attached_later_is_shown_with_the_cure(
@@ -329,12 +334,12 @@ async def test_a_partition_that_is_attached_later_is_shown_with_the_cure(
     parted.execute(PARTED.format(primary=""))
     for name in ("parted", "low", "higher"):
         parted.execute(f"ALTER TABLE {name} REPLICA IDENTITY FULL")
-    outlet, table = Kept(), {"table": "parted", "key_columns": "id"}
+    appender, table = Kept(), {"table": "parted", "key_columns": "id"}
     await life(
         url,
-        outlet,
+        appender,
         tmp_path,
-        until=lambda: outlet.row is not None and b"streaming" in outlet.row,
+        until=lambda: appender.row is not None and b"streaming" in appender.row,
         **table,
     )
     assert (await standing(SqlTable(url, "parted", "id"))).error == ""
@@ -342,7 +347,7 @@ async def test_a_partition_that_is_attached_later_is_shown_with_the_cure(
     cure = "ALTER TABLE late REPLICA IDENTITY FULL"
     assert cure in (await standing(SqlTable(url, "parted", "id"))).error
     with pytest.raises(Misuse, match=cure):
-        await life(url, outlet, tmp_path, until=lambda: False, **table)
+        await life(url, appender, tmp_path, until=lambda: False, **table)
 
 
 async def test_tables_that_inherit_are_looked_at_and_one_that_came_later_is_not_overlooked(
@@ -351,18 +356,18 @@ async def test_tables_that_inherit_are_looked_at_and_one_that_came_later_is_not_
     parted.execute(
         "CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child () INHERITS (parent)"
     )
-    outlet = Kept()
+    appender = Kept()
     with pytest.raises(Misuse, match="ALTER TABLE child REPLICA IDENTITY FULL"):
-        await life(url, outlet, tmp_path, until=lambda: False, table="parent")
+        await life(url, appender, tmp_path, until=lambda: False, table="parent")
     parted.execute("ALTER TABLE child REPLICA IDENTITY FULL; INSERT INTO child VALUES (1)")
-    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 1, table="parent")
+    await life(url, appender, tmp_path, until=lambda: len(appender.events) == 1, table="parent")
     parted.execute("UPDATE child SET id = 2")
-    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 3, table="parent")
-    assert outlet.names == [("1", "read"), ("1", "delete"), ("2", "insert")]
+    await life(url, appender, tmp_path, until=lambda: len(appender.events) == 3, table="parent")
+    assert appender.names == [("1", "read"), ("1", "delete"), ("2", "insert")]
     parted.execute("CREATE TABLE later (PRIMARY KEY (id)) INHERITS (parent)")
     assert "`public.later`" in (await standing(SqlTable(url, "parent"))).error
-    with pytest.raises(Misuse, match=r"`public\.later` was made anew, added since"):
-        await life(url, outlet, tmp_path, until=lambda: False, table="parent")
+    with pytest.raises(Misuse, match=r"`public\.later` was created again, added since"):
+        await life(url, appender, tmp_path, until=lambda: False, table="parent")
 
 
 @pytest.mark.parametrize(
@@ -398,16 +403,19 @@ async def test_a_table_that_is_not_there_yet_is_asked_for_again(
 async def test_a_table_that_was_made_anew_is_not_taken_for_the_one_that_is_streamed(
     shop: Any, url: str, tmp_path: Path
 ) -> None:
-    outlet, trigger = Kept(), SqlTable(url, "orders")
+    appender, trigger = Kept(), SqlTable(url, "orders")
     await life(
-        url, outlet, tmp_path, until=lambda: outlet.row is not None and b"streaming" in outlet.row
+        url,
+        appender,
+        tmp_path,
+        until=lambda: appender.row is not None and b"streaming" in appender.row,
     )
     assert (await standing(trigger)).error == ""
     shop.execute("DROP TABLE orders")
     shop.execute(CREATE.format("orders"))
     assert "made anew" in (await standing(trigger)).error
     with pytest.raises(Misuse, match="made anew"):
-        await life(url, outlet, tmp_path, until=lambda: False)
+        await life(url, appender, tmp_path, until=lambda: False)
 
 
 async def test_a_transaction_longer_than_the_server_waits_for_an_answer_is_told_in_one_go(
@@ -418,16 +426,19 @@ async def test_a_transaction_longer_than_the_server_waits_for_an_answer_is_told_
             await asyncio.sleep(0.02)
             await super().emit(events, checkpoint=checkpoint)
 
-    outlet = Slow()
+    appender = Slow()
     try:
         shop.execute("ALTER SYSTEM SET wal_sender_timeout = '500ms'")
         shop.execute("SELECT pg_reload_conf()")
         await life(
-            url, outlet, tmp_path, until=lambda: outlet.row is not None and b"str" in outlet.row
+            url,
+            appender,
+            tmp_path,
+            until=lambda: appender.row is not None and b"str" in appender.row,
         )
         shop.execute("INSERT INTO orders SELECT n FROM generate_series(1, 20000) AS n")
-        await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 20_000)
-        assert [int(key or 0) for key, _ in outlet.names] == list(range(1, 20_001))
+        await life(url, appender, tmp_path, until=lambda: len(appender.events) == 20_000)
+        assert [int(key or 0) for key, _ in appender.names] == list(range(1, 20_001))
     finally:
         shop.execute("ALTER SYSTEM RESET wal_sender_timeout")
         shop.execute("SELECT pg_reload_conf()")
@@ -436,32 +447,35 @@ async def test_a_transaction_longer_than_the_server_waits_for_an_answer_is_told_
 async def test_a_slot_that_is_gone_is_told_and_another_begins_anew(
     shop: Any, url: str, tmp_path: Path
 ) -> None:
-    outlet = Kept()
+    appender = Kept()
     shop.execute("INSERT INTO orders (id) VALUES (1)")
     await life(
-        url, outlet, tmp_path, until=lambda: outlet.row is not None and b"streaming" in outlet.row
+        url,
+        appender,
+        tmp_path,
+        until=lambda: appender.row is not None and b"streaming" in appender.row,
     )
     while shop.execute("SELECT 1 FROM pg_replication_slots WHERE active").fetchone():  # noqa: ASYNC110  # as above
         await asyncio.sleep(0.05)
     shop.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
     with pytest.raises(Misuse, match="is gone"):
-        await life(url, outlet, tmp_path, until=lambda: False)
-    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 2, slot="another")
-    assert outlet.names == [("1", "read"), ("1", "read")]
+        await life(url, appender, tmp_path, until=lambda: False)
+    await life(url, appender, tmp_path, until=lambda: len(appender.events) == 2, slot="another")
+    assert appender.names == [("1", "read"), ("1", "read")]
 
 
 async def test_a_slot_says_how_far_it_is_behind_whether_or_not_it_is_read(
     shop: Any, url: str, tmp_path: Path
 ) -> None:
-    outlet, trigger = Kept(), SqlTable(url, "orders")
+    appender, trigger = Kept(), SqlTable(url, "orders")
 
     async def look() -> Slot:
         return await standing(trigger)
 
     assert (await look()).error == "the database has no slot `headrace_shop_note_table_0`"
     seen: list[Slot] = []
-    life_of = asyncio.create_task(life(url, outlet, tmp_path, until=lambda: bool(seen)))
-    while not outlet.row or b"streaming" not in outlet.row or not (await look()).active:  # noqa: ASYNC110  # as above
+    life_of = asyncio.create_task(life(url, appender, tmp_path, until=lambda: bool(seen)))
+    while not appender.row or b"streaming" not in appender.row or not (await look()).active:  # noqa: ASYNC110  # as above
         await asyncio.sleep(0.05)
     seen.append(await look())
     await life_of
@@ -479,9 +493,12 @@ async def test_a_slot_says_how_far_it_is_behind_whether_or_not_it_is_read(
 async def test_a_slot_whose_log_the_server_threw_away_is_lost(
     shop: Any, url: str, tmp_path: Path
 ) -> None:
-    outlet, trigger = Kept(), SqlTable(url, "orders")
+    appender, trigger = Kept(), SqlTable(url, "orders")
     await life(
-        url, outlet, tmp_path, until=lambda: outlet.row is not None and b"streaming" in outlet.row
+        url,
+        appender,
+        tmp_path,
+        until=lambda: appender.row is not None and b"streaming" in appender.row,
     )
     try:
         shop.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")

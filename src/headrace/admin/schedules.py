@@ -18,7 +18,7 @@ from headrace.model.record import Append, encode_events
 from headrace.model.triggers.base import listeners
 from headrace.model.triggers.schedules import At, Cron, Every, Schedule
 from headrace.sources.base import checkpoint_key
-from headrace.sources.schedules.source import decode_standing, event_of, in_words
+from headrace.sources.schedules.source import decode_state, event_of, in_words
 
 
 class ScheduleRow(msgspec.Struct, frozen=True):
@@ -103,7 +103,7 @@ class Schedules:
         ]
 
     async def _row(self, name: str, number: int, schedule: Schedule, stream: str) -> ScheduleRow:
-        timetable = decode_standing(await self._storage.get(Space.META, checkpoint_key(stream)))
+        timetable = decode_state(await self._storage.get(Space.META, checkpoint_key(stream)))
         return ScheduleRow(
             function=name,
             number=number,

@@ -142,11 +142,11 @@ class Sources:
     async def _query(self, trigger: SqlTable, stream: str) -> None:
         try:
             # Imported here: the PostgreSQL driver is an optional dependency.
-            from headrace.sources.tables.slot_lag import slot_standing
+            from headrace.sources.tables.slot_lag import slot_state
         except ImportError:
             # The source reports the missing library itself.
             return
-        slot = await slot_standing(trigger, stream, self._clock)
+        slot = await slot_state(trigger, stream, self._clock)
         # A failed query is kept too, so that a database that is down is not queried at every
         # refresh.
         self._slots[stream] = self._clock.monotonic(), slot

@@ -1,4 +1,4 @@
-"""What brings events into the platform from outside, as an author names it.
+"""Triggers that bring events into the platform from outside, as an author names them.
 
 The drivers that serve these values are the modules of this package; none is loaded by `import
 headrace.sources`, so that a process that only declares a function stays light.

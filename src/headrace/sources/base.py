@@ -1,8 +1,8 @@
-"""What brings events in from outside the log: a source, and the outlet it appends through.
+"""The port of sources, which bring events in from outside the log, and the appender they use.
 
-A source only appends: to a stream of its own, which its function then reads like any other. The
-outlet makes an append and the source's checkpoint one change, so that what it has seen and what it
-has said never part. Two nodes never both say a thing: the checkpoint must still be the one read.
+A source only appends: to its own private stream, which its function then reads like any other. The
+appender puts an append and the source's checkpoint into one change, so that the two always agree.
+Two nodes never both append an event: the checkpoint must still be the one that was read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SourceAppender:
     """A source's way to the log. Used by one task at a time.
 
     Args:
-        on_success: Is told each time the source says that it works.
+        on_success: Called each time the source reports that it works.
 
     Attributes:
         stream: The stream it appends to.
@@ -66,19 +66,20 @@ class SourceAppender:
             self._on_success()
 
     async def checkpoint(self) -> bytes | None:
-        """What was last remembered; None for a source that starts for the first time."""
+        """Read the checkpoint; None for a source that starts for the first time."""
         self.row = await self.storage.get(Space.META, self.key)
         self._loaded = True
         return self.row
 
     async def notes(self) -> dict[str, bytes]:
-        """Everything that was noted beside the checkpoint, by name."""
+        """Return all notes that are stored with the checkpoint, by name."""
         found: dict[str, bytes] = {}
         prefix = pack("note", self.stream)
         async for page in scan_pages(
             self.storage, Space.META, prefix, after(prefix), limit=NOTES_PAGE
         ):
             for key, value in page:
+                # The inverse of `pack`; file names need not be UTF-8, hence surrogates.
                 name = key[len(prefix) : -1].replace(b"\x00\xff", b"\x00")
                 found[name.decode(errors="surrogateescape")] = value
         return found
@@ -95,7 +96,7 @@ class SourceAppender:
         Args:
             events: What was seen; none is fine.
             checkpoint: No checkpoint may be the beginning of a later one. It must change where
-                notes do, for it is what keeps two nodes apart.
+                notes do: only the checkpoint keeps a second node from appending the same.
             notes: Remembered (None: forgotten) one by one, in the same change; for sources whose
                 memory is too large to be written whole each time.
 
@@ -103,6 +104,8 @@ class SourceAppender:
             Fenced: Another node has moved the checkpoint; begin again from `checkpoint()`.
             DiskFull, Overloaded, Unavailable: As `Storage.apply`; nothing was remembered.
         """
+        # Without it `row` would be None, and the check would pass only for a source that never
+        # ran.
         if not self._loaded:
             await self.checkpoint()
         await say([self.draft(events, checkpoint=checkpoint, notes=notes)])
@@ -115,7 +118,7 @@ class SourceAppender:
         notes: Mapping[str, bytes | None] = MappingProxyType({}),
         is_guarded: bool = False,
     ) -> Draft:
-        """What `emit` would say, ready for `say`; the checkpoint has been asked for before.
+        """Prepare what `emit` would commit, for `say`; the checkpoint must have been read before.
 
         Args:
             events: As in `emit`.
@@ -139,6 +142,7 @@ class SourceAppender:
         partitions = self.broker.stream(self.stream).partitions
         groups: dict[int, list[Event]] = {}
         for event in events:
+            # Events without a key keep their order: all go to one partition.
             number = 0 if event.key is None else partition_of(event.key, partitions)
             groups.setdefault(number, []).append(event)
         return tuple(
@@ -148,6 +152,8 @@ class SourceAppender:
                 len(chosen),
                 encode_events(chosen),
                 ids=tuple(event.id or "" for event in chosen)
+                # Ids cost a look-up in the dedupe window (ADR 0010): none are sent where no event
+                # has one.
                 if by_id and any(event.id for event in chosen)
                 else None,
             )
@@ -157,9 +163,9 @@ class SourceAppender:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a source is about to say: events, and what is remembered with them."""
+    """Events that a source is about to append, and the state that is stored with them."""
 
-    outlet: SourceAppender
+    appender: SourceAppender
     appends: tuple[Append, ...]
     checkpoint: bytes | None = None
     puts: tuple[Put, ...] = ()
@@ -168,43 +174,48 @@ class Draft:
     @property
     def row(self) -> bytes | None:
         """The checkpoint once it is said."""
-        return self.outlet.row if self.checkpoint is None else self.checkpoint
+        return self.appender.row if self.checkpoint is None else self.checkpoint
 
 
 async def say(drafts: Sequence[Draft]) -> None:
-    """Say all of it in one change, or nothing; drafts of different outlets of one node.
+    """Say all of it in one change, or nothing; drafts of different appenders of one node.
 
     Raises:
         Fenced: Another node has moved one of the checkpoints; nothing was said.
         DiskFull, Overloaded, Unavailable: As `Storage.apply`; nothing was remembered.
     """
-    commit = drafts[0].outlet.commit
+    commit = drafts[0].appender.commit
     checks: list[Check] = []
     puts: list[Put] = []
     for draft in drafts:
-        outlet, row = draft.outlet, draft.row
-        checks.append(Check(Space.META, outlet.key, outlet.row, fence=True))
-        if row is not None and row != outlet.row:
-            puts.append(Put(Space.META, outlet.key, row))
+        appender, row = draft.appender, draft.row
+        # Checked even where the checkpoint does not change: another node may have moved it, and
+        # read the same events.
+        checks.append(Check(Space.META, appender.key, appender.row, fence=True))
+        # An unchanged row is not written again: many looks see nothing.
+        if row is not None and row != appender.row:
+            puts.append(Put(Space.META, appender.key, row))
         puts += draft.puts
     deletes = tuple(delete for draft in drafts for delete in draft.deletes)
     appends = tuple(append for draft in drafts for append in draft.appends)
     try:
         await commit(Change(tuple(checks), tuple(puts), deletes, appends))
     except (Fenced, Conflict) as error:
-        streams = ", ".join(f"`{draft.outlet.stream}`" for draft in drafts[:NAMED])
+        streams = ", ".join(f"`{draft.appender.stream}`" for draft in drafts[:NAMED])
+        # Both mean the same to a source: its checkpoint is stale, and it must read it again.
         raise Fenced(f"another node feeds {streams}") from error
     for draft in drafts:
-        draft.outlet.row = draft.row
+        # Only after the commit: a failed one leaves the row that the next check must still find.
+        draft.appender.row = draft.row
 
 
 def checkpoint_key(stream: str) -> bytes:
-    """Where the checkpoint of a stream's source is kept, in `Space.META`."""
+    """The key of the checkpoint of a stream's source, in `Space.META`."""
     return pack("source", stream)
 
 
 def open_checkpoint(row: bytes, stream: str, decode: Callable[[bytes], T]) -> T:
-    """What the checkpoint of a stream's source says.
+    """Decode the checkpoint of a stream's source.
 
     Raises:
         Corrupt: The row is not of the type that `decode` opens.
@@ -218,10 +229,10 @@ def open_checkpoint(row: bytes, stream: str, decode: Callable[[bytes], T]) -> T:
 class Source(Protocol):
     """Brings events in until it is cancelled."""
 
-    async def run(self, outlet: SourceAppender) -> None:
+    async def run(self, appender: SourceAppender) -> None:
         """Watch, and emit. Raising means: begin again after a pause.
 
-        Each look that succeeds ends with `outlet.works()`, whether it saw something or not.
+        Each look that succeeds ends with `appender.works()`, whether it saw something or not.
 
         Raises:
             Misuse: It can never work as configured; the message says why and what to change.

@@ -1,7 +1,7 @@
 """Runs the author's own trigger, turn by turn, and appends what it says.
 
 In: a generator wrapped as a function (`sdk/custom`), run where functions run. Out: its events, in
-one change with the checkpoint it is next begun from: a turn that is lost on the way leaves no trace
+one change with the checkpoint from which it continues: a turn that is lost leaves no trace
 and is taken again. A generator that fails is started again after a pause that grows.
 """
 
@@ -45,7 +45,7 @@ class Said(msgspec.Struct):
 
 
 class TurnResult(msgspec.Struct):
-    """What one turn said."""
+    """The result of one turn."""
 
     events: list[Said]
     checkpoint: Any = None
@@ -67,7 +67,7 @@ class CustomSource:
         self._clock = clock
         self._entropy = entropy
 
-    async def run(self, outlet: SourceAppender) -> None:
+    async def run(self, appender: SourceAppender) -> None:
         """Take turns for ever.
 
         Raises:
@@ -75,27 +75,32 @@ class CustomSource:
         """
         while True:
             try:
-                await self._turns(outlet)
+                await self._turns(appender)
             except Fenced:
                 # Another node has taken this turn; go on from what it remembered.
                 await self._pause(self._trigger.every)
 
-    async def _turns(self, outlet: SourceAppender) -> None:
-        row = await outlet.checkpoint()
+    async def _turns(self, appender: SourceAppender) -> None:
+        row = await appender.checkpoint()
         while True:
             answer = await self._turn(row)
             after = msgspec.json.encode(answer.checkpoint)
+            # A turn without events or progress costs no commit; JSON's null is the checkpoint of
+            # one that has none.
             if answer.events or after != (row or b"null"):
                 row = after
-                await outlet.emit(
-                    [_event(said, outlet.stream) for said in answer.events], checkpoint=row
+                await appender.emit(
+                    [_event(said, appender.stream) for said in answer.events], checkpoint=row
                 )
-            outlet.works()
+            appender.works()
+            # A turn that has reached its limit of events is followed by the next at once: there
+            # may be more.
             if answer.ended or not answer.events:
                 await self._pause(self._trigger.every)
 
     async def _turn(self, row: bytes | None) -> TurnResult:
         trigger = self._trigger
+        # The checkpoint stays undecoded: it is the author's, and the node has no use for it.
         payload = msgspec.json.encode(
             {
                 "checkpoint": msgspec.Raw(row or b"null"),
@@ -105,10 +110,12 @@ class CustomSource:
         )
         whole = (await self._outcome(payload)).whole
         if type(whole) is Cause:
-            told = f"{whole.kind}: {whole.message}\n{whole.traceback}"
-            raise TriggerFailed(f"`{trigger.function}` failed: {told}".rstrip())
+            reason = f"{whole.kind}: {whole.message}\n{whole.traceback}"
+            raise TriggerFailed(f"`{trigger.function}` failed: {reason}".rstrip())
         answer = msgspec.json.decode(whole.result or b"null", type=TurnResult)
         for said in answer.events:
+            # Refused before the append: there the error would not name the author's code, and
+            # would come back for ever.
             for what, text in ("key", said.key), ("id", said.id):
                 if text is not None and len(text) > MAX_KEY_BYTES:
                     raise TriggerFailed(

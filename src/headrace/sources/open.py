@@ -1,4 +1,4 @@
-"""A trigger -> the source that serves it; drivers are loaded only when one is asked for."""
+"""A trigger -> the source that serves it; drivers are loaded only when one is needed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from headrace.storage.log.base import Broker
 
 @dataclass(frozen=True)
 class SourceContext:
-    """What every source may use of the node.
+    """The parts of the node that every source may use.
 
     Attributes:
         folder: The node's data folder, where it has one.
@@ -52,12 +52,17 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: SourceContext)
         Misuse: The trigger cannot work as configured, or a library it needs is not installed.
     """
     match trigger:
+        # Listed although they need no source: an unknown trigger must end in the error below, not
+        # pass in silence.
         case Http() | Webhook() | Rule() | Ends():
             return Fed()
         case Cron() | Every() | At() if around.agenda is not None:
+            # Imported here, as all drivers are: each pulls in a library, and a node pays only for
+            # those it uses.
             from headrace.sources.schedules.source import ScheduleSource
 
             return ScheduleSource(trigger, around.clock, around.agenda)
+        # On virtual time there is no network: a world in a test publishes such events by hand.
         case Objects() | Sftp() if not around.outside:
             from headrace.sources.foreign.open import Unheard
 
@@ -99,6 +104,7 @@ def _replication(trigger: SqlTable, around: SourceContext) -> Source:
     try:
         from headrace.sources.tables.postgres import ReplicationSource
     except ImportError as error:
+        # psycopg is an extra: its absence is the user's to mend, so the error names the package.
         from headrace.sources.foreign.base import lacking
 
         raise lacking("postgres", error) from error
@@ -108,5 +114,5 @@ def _replication(trigger: SqlTable, around: SourceContext) -> Source:
 class Fed:
     """Needs no source: the HTTP server, a router or the function itself appends what comes in."""
 
-    async def run(self, outlet: SourceAppender) -> None:
+    async def run(self, appender: SourceAppender) -> None:
         """Nothing to do."""

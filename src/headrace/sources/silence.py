@@ -1,8 +1,8 @@
-"""What did not happen: a stream that went silent, a join that was left incomplete.
+"""Events for what did not happen: a stream that went silent, a join that was left incomplete.
 
 In: the records of one or two streams, by when the log took them. Out: one event for each silence or
-missing partner. Nothing is counted on the side: what is told follows from the log and from one
-remembered moment, up to which everything was told, so that a restart forgets and repeats nothing.
+missing partner. There are no separate counters: what is reported follows from the log and from one
+stored time, up to which everything was reported, so that a restart forgets and repeats nothing.
 A look is only taken when something can have come due; a stream is not consumed by being watched.
 """
 
@@ -33,8 +33,8 @@ _CHUNK_EVENTS, _CHUNK_BYTES = 10_000, 4 << 20
 Place = tuple[str, int]
 
 
-class Told(msgspec.Struct, frozen=True):
-    """What is remembered: when watching began, and up to when everything was told (µs)."""
+class WatchState(msgspec.Struct, frozen=True):
+    """The checkpoint: when watching began, and up to when everything was reported (µs)."""
 
     of: str
     since: int
@@ -54,7 +54,7 @@ class FreshnessSource:
         self._span = round(trigger.seconds * 1_000_000)
         self._of = msgspec.json.encode(trigger).decode()
 
-    async def run(self, outlet: SourceAppender) -> None:
+    async def run(self, appender: SourceAppender) -> None:
         """Watch for ever.
 
         Raises:
@@ -63,48 +63,56 @@ class FreshnessSource:
         self._check_streams()
         while True:
             try:
-                await self._watch(outlet)
+                await self._watch(appender)
             except Fenced:
-                # Another node has told; go on from what it remembered.
+                # Another node has reported; continue from its checkpoint.
                 continue
 
-    async def _watch(self, outlet: SourceAppender) -> None:
-        row = await outlet.checkpoint()
-        told = None if row is None else msgspec.json.decode(row, type=Told)
-        if told is None or told.of != self._of:
+    async def _watch(self, appender: SourceAppender) -> None:
+        row = await appender.checkpoint()
+        state = None if row is None else msgspec.json.decode(row, type=WatchState)
+        # A trigger whose settings changed starts from now: its former time says nothing of the new
+        # rule.
+        if state is None or state.of != self._of:
             now = self._clock.now()
-            told = Told(self._of, now, now)
-            await outlet.emit([], checkpoint=msgspec.json.encode(told))
-        judge = self._judge(told)
-        # Whatever is still open was appended within one span of what was told last (two, for a
+            state = WatchState(self._of, now, now)
+            await appender.emit([], checkpoint=msgspec.json.encode(state))
+        judge = self._judge(state)
+        # Whatever is still open was appended within one span of what was reported last (two, for a
         # partner that came first).
         reach = self._span * (1 if isinstance(self._trigger, Silence) else 2)
-        offsets = await self._offsets(told.until - reach)
+        offsets = await self._offsets(state.until - reach)
         while True:
+            # Time of appending is given before the commit, so a record may become visible a little
+            # after it.
             now = self._clock.now() - LATE_US
             await self._read(judge, offsets)
-            cases = [case for case in judge.due(now) if case.due > told.until]
+            # After a restart the judge sees old records again, and finds cases that were reported
+            # before.
+            cases = [case for case in judge.due(now) if case.due > state.until]
             while cases:
                 page, cases = cases[:MAX_CASES], cases[MAX_CASES:]
                 # Cases that came due in one microsecond must not be parted.
                 while cases and cases[0].due == page[-1].due:
                     page.append(cases.pop(0))
-                told = Told(self._of, told.since, page[-1].due)
-                events = [self._event(case, outlet.stream) for case in page]
-                await outlet.emit(events, checkpoint=msgspec.json.encode(told))
-            if now - told.until > self._span and not judge.is_open_before(now):
+                state = WatchState(self._of, state.since, page[-1].due)
+                events = [self._event(case, appender.stream) for case in page]
+                await appender.emit(events, checkpoint=msgspec.json.encode(state))
+            if now - state.until > self._span and not judge.is_open_before(now):
                 # So that a restart need not read everything since the last event.
-                told = Told(self._of, told.since, now)
-                await outlet.emit([], checkpoint=msgspec.json.encode(told))
-            outlet.works()
+                state = WatchState(self._of, state.since, now)
+                await appender.emit([], checkpoint=msgspec.json.encode(state))
+            appender.works()
+            # At most one span: a record may come at any time, and is due no earlier than that
+            # after it.
             await wait_until(self._clock, min(judge.next_due(), now + self._span) + LATE_US)
 
-    def _judge(self, told: Told) -> Quiet | Partners:
+    def _judge(self, state: WatchState) -> Quiet | Partners:
         match self._trigger:
             case Silence(per_key=per_key):
-                return Quiet(self._span, begin=None if per_key else told.since)
+                return Quiet(self._span, begin=None if per_key else state.since)
             case Missing():
-                return Partners(self._span, since=told.since)
+                return Partners(self._span, since=state.since)
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -137,6 +145,7 @@ class FreshnessSource:
 
         At the same moment partners go first: they are the reason for what is left out.
         """
+        # Reversed: `min` takes the first of equals, and the right-hand stream has the partners.
         waiting: dict[Place, list[Chunk]] = {place: [] for place in reversed(list(offsets))}
         while True:
             for place in list(waiting):
@@ -146,6 +155,8 @@ class FreshnessSource:
                         del waiting[place]
             if not waiting:
                 return
+            # By time of appending over all partitions: a judge that saw one far ahead would report
+            # partners as missing that another partition holds.
             place = min(waiting, key=lambda place: waiting[place][0].appended)
             chunk = waiting[place].pop(0)
             self._show(judge, chunk)
@@ -153,6 +164,7 @@ class FreshnessSource:
 
     async def _fetch(self, place: Place, offset: int) -> list[Chunk]:
         name, partition = place
+        # Retention may have removed what would be next.
         low = (await self._broker.extent(name, partition)).low
         return await self._broker.fetch(
             name, partition, max(offset, low), events=_CHUNK_EVENTS, size=_CHUNK_BYTES
@@ -172,7 +184,7 @@ class FreshnessSource:
                 for key, place in _keys(chunk):
                     see(key, chunk.appended, place)
 
-    # --- telling ----------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------
 
     def _event(self, case: Case, stream: str) -> Event:
         # One that watches a whole stream has no key; an empty key is a key.

@@ -1,8 +1,8 @@
-"""Judges of what did not happen. Pure: shown records with their times, they say what is due.
+"""Rules for silences and missing partners. Pure: from records with their times they compute what is due.
 
 `Quiet` finds the silences of a stream or of each of its keys, `Partners` the records of one stream
-that found none of their key in another. Both are shown records again after a restart and then give
-the same cases again; telling each only once is the caller's part.
+that found none of their key in another. Both are shown records again after a restart and then return
+the same cases again; the caller reports each only once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import heapq
 from typing import Final, NamedTuple
 
 MAX_OPEN: Final = 1_000_000
-"""Keys or records that may be open at once; the oldest are closed unsaid beyond it."""
+"""Keys or records that may be open at once; the oldest are dropped unreported beyond it."""
 NEVER: Final = 1 << 62
 
 
@@ -38,15 +38,19 @@ class Quiet:
         """A record of `key` was appended at `time`; times of one key mostly ascend."""
         known = self._last.get(key)
         if known is not None:
+            # Partitions are read one after another: an older record may come later, and ends no
+            # silence.
             if time <= known[0]:
                 return
             if time - known[0] >= self._span:
-                # The silence ended before anybody looked; it was one all the same.
+                # The silence ended before the next look; it is reported all the same.
                 self._ended.append(Case(known[0] + self._span, key, known[1]))
         self._note(key, time, place)
 
     def _note(self, key: str, time: int, place: str) -> None:
         self._last[key] = time, place
+        # Old entries stay in the heap, and `due` skips them: finding one to remove would cost a
+        # walk through all.
         heapq.heappush(self._heap, (time + self._span, key))
         while len(self._last) > MAX_OPEN:
             self._last.pop(heapq.heappop(self._heap)[1], None)
@@ -57,17 +61,20 @@ class Quiet:
         while self._heap and self._heap[0][0] <= now:
             due, key = heapq.heappop(self._heap)
             known = self._last.get(key)
+            # Else the entry is outdated: a later record of the key has moved its end.
             if known is not None and known[0] + self._span == due:
                 found.append(Case(due, key, known[1]))
+                # One silence is reported once, however long it lasts; the next record begins
+                # another.
                 del self._last[key]
         return sorted(found)
 
     def next_due(self) -> int:
-        """When the next silence is certain, unless a record comes."""
+        """The time at which the next silence is certain, unless a record comes."""
         return self._heap[0][0] if self._heap else NEVER
 
     def is_open_before(self, time: int) -> bool:
-        """Whether something that is due by `time` was not given yet."""
+        """Return True where something that is due by `time` was not returned yet."""
         return bool(self._ended) or self.next_due() <= time
 
 
@@ -121,19 +128,22 @@ class Partners:
                 self._open[key] = left
             else:
                 self._open.pop(key, None)
+        # Two spans: a partner may come one span before its record, which is overdue one span after
+        # itself.
         while self._ages and self._ages[0][0] < now - 2 * self._span:
             self._forget_oldest()
         return sorted(found)
 
     def _forget_oldest(self) -> None:
         time, key = heapq.heappop(self._ages)
+        # A later partner of the same key may have taken its place.
         if self._partners.get(key) == time:
             del self._partners[key]
 
     def next_due(self) -> int:
-        """When the next record's time is over."""
+        """The time at which the next record is overdue."""
         return self._heap[0][0] if self._heap else NEVER
 
     def is_open_before(self, time: int) -> bool:
-        """Whether something that is due by `time` was not given yet."""
+        """Return True where something that is due by `time` was not returned yet."""
         return self.next_due() <= time

@@ -1,4 +1,4 @@
-"""What can be said about an app's triggers before anything runs: at a deployment, and by `validate`.
+"""Checks of an app's triggers before anything runs: at a deployment, and by `validate`.
 
 Patterns and timetables are read and drivers of other systems looked for; nothing is connected to.
 """
@@ -31,6 +31,7 @@ def named(function: FunctionSpec) -> Iterator[None]:
     try:
         yield
     except Misuse as error:
+        # Some checks name the function themselves; naming it twice would read as two.
         if f"`{function.name}`" in str(error):
             raise
         place = f" ({function.source})" if function.source else ""
@@ -68,6 +69,7 @@ def refusals(app: AppSpec, clock: Clock, entropy: Entropy) -> list[str]:
                 with named(function):
                     _try(function, trigger, clock, entropy)
             except Misuse as error:
+                # All of them, not the first: an author corrects them in one round.
                 found.append(str(error))
     return found
 

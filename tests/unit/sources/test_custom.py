@@ -53,7 +53,7 @@ def test_a_generator_goes_on_from_its_checkpoint(async_: bool) -> None:
         assert world.values("seen") == list(range(9))
 
 
-def test_a_generator_that_fails_is_begun_anew_and_nothing_of_that_turn_is_kept() -> None:
+def test_a_generator_that_fails_is_restarted_and_nothing_of_that_turn_is_kept() -> None:
     with World(counting(fails=3)) as world:
         world._lives.loop.run_for(20)
         assert [name for name, _ in world._lives.failures] == ["feed count.note (custom)"] * 3
@@ -98,7 +98,7 @@ def test_a_host_that_dies_between_two_steps_neither_loses_nor_doubles_an_event(l
 
 
 @pytest.mark.parametrize(
-    ("emit", "told"),
+    ("emit", "reported"),
     [
         (lambda: Emit({"a": float("nan")}), "the value at `/a` is nan"),
         (lambda: Emit(2**70), "beyond 64 bits"),
@@ -109,7 +109,7 @@ def test_a_host_that_dies_between_two_steps_neither_loses_nor_doubles_an_event(l
     ],
 )
 def test_what_json_cannot_hold_is_refused_with_its_trigger(
-    emit: Callable[[], Emit], told: str
+    emit: Callable[[], Emit], reported: str
 ) -> None:
     app = App("count")
 
@@ -124,7 +124,7 @@ def test_what_json_cannot_hold_is_refused_with_its_trigger(
     with World(app) as world:
         world._lives.loop.run_for(70)
         ((_, error),) = set(world._lives.failures[:1])
-        assert told in str(error)
+        assert reported in str(error)
         world._lives.failures.clear()
         assert world.values("seen") == []
 

@@ -23,7 +23,7 @@ from headrace.sources.foreign.feed import (
     MAX_LEFT,
     TOO_LARGE,
     FeedState,
-    decode_standing,
+    decode_state,
     fitted,
     judge,
     parts,
@@ -39,9 +39,9 @@ def marks(messages: Sequence[ForeignMessage[int]]) -> list[str]:
 
 
 def test_a_message_with_a_known_mark_is_not_fresh() -> None:
-    fresh, standing = judge([message("a"), message("b")], FeedState(), keep=10)
+    fresh, state = judge([message("a"), message("b")], FeedState(), keep=10)
     assert marks(fresh) == ["a", "b"]
-    fresh, standing = judge([message("b"), message("c")], standing, keep=10)
+    fresh, state = judge([message("b"), message("c")], state, keep=10)
     assert marks(fresh) == ["c"]
 
 
@@ -51,47 +51,47 @@ def test_a_message_delivered_twice_in_one_batch_is_taken_once() -> None:
 
 
 def test_a_message_without_a_mark_is_always_fresh() -> None:
-    fresh, standing = judge([message(""), message("")], FeedState(), keep=10)
+    fresh, state = judge([message(""), message("")], FeedState(), keep=10)
     assert len(fresh) == 2
-    assert standing == FeedState()
+    assert state == FeedState()
 
 
 def test_a_mark_used_again_for_a_new_message_does_not_hide_it() -> None:
-    _, standing = judge([message("7", repeated=False)], FeedState(), keep=10)
-    fresh, standing = judge([message("7", repeated=False)], standing, keep=10)
+    _, state = judge([message("7", repeated=False)], FeedState(), keep=10)
+    fresh, state = judge([message("7", repeated=False)], state, keep=10)
     assert marks(fresh) == ["7"]
-    fresh, _ = judge([message("7", repeated=True)], standing, keep=10)
+    fresh, _ = judge([message("7", repeated=True)], state, keep=10)
     assert fresh == []
 
 
 def test_places_move_with_the_last_message_of_their_part() -> None:
     given = [ForeignMessage(Event(b""), None, place=("0", str(offset))) for offset in (4, 5)]
-    fresh, standing = judge(given, FeedState({"0": "3", "1": "9"}), keep=10)
+    fresh, state = judge(given, FeedState({"0": "3", "1": "9"}), keep=10)
     assert len(fresh) == 2
-    assert standing.places == {"0": "5", "1": "9"}
+    assert state.places == {"0": "5", "1": "9"}
 
 
-def test_marks_of_a_former_life_outlast_what_passes_them() -> None:
-    _, standing = judge([message("old")], FeedState(), keep=2)
-    standing = standing.inherited()
+def test_marks_of_a_former_run_outlast_what_passes_them() -> None:
+    _, state = judge([message("old")], FeedState(), keep=2)
+    state = state.inherited()
     for number in range(50):
-        _, standing = judge([message(f"new-{number}")], standing, keep=2)
-    fresh, _ = judge([message("old")], standing, keep=2)
+        _, state = judge([message(f"new-{number}")], state, keep=2)
+    fresh, _ = judge([message("old")], state, keep=2)
     assert fresh == []
 
 
 def test_what_is_remembered_has_a_bound_however_often_the_node_dies() -> None:
-    standing = FeedState()
-    for life in range(60):
-        given = [message(f"{life}-{number}") for number in range(100)]
-        _, standing = judge(given, standing.inherited(), keep=50)
-    assert len(standing.marks) == 50
-    assert len(standing.left) <= MAX_LEFT
+    state = FeedState()
+    for run in range(60):
+        given = [message(f"{run}-{number}") for number in range(100)]
+        _, state = judge(given, state.inherited(), keep=50)
+    assert len(state.marks) == 50
+    assert len(state.left) <= MAX_LEFT
 
 
 def test_a_checkpoint_that_is_not_ours_is_reported() -> None:
     with pytest.raises(Corrupt, match="the checkpoint of `s` cannot be read"):
-        decode_standing(b"\xc1", "s")
+        decode_state(b"\xc1", "s")
 
 
 @given(
@@ -106,14 +106,14 @@ def test_a_queue_that_delivers_again_after_every_death_is_read_once(
     stored, log = FeedState(), list[str]()
     # when the node dies before or after its append, or before its acknowledgement lands,
     for size, appends, acknowledges in [*lives, *[(8, True, True)] * count]:
-        standing = stored.inherited()
+        state = stored.inherited()
         batch = queue[:size]
-        fresh, standing = judge([message(each) for each in batch], standing, keep=keep)
+        fresh, state = judge([message(each) for each in batch], state, keep=keep)
         if not appends:
             continue
         log += marks(fresh)
         if fresh:
-            stored = decode_standing(msgspec.msgpack.encode(standing), "s")
+            stored = decode_state(msgspec.msgpack.encode(state), "s")
         if acknowledges:
             queue = queue[size:]
     # then everything is in the log once, in order.

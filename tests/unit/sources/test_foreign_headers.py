@@ -38,7 +38,7 @@ def test_a_header_that_comes_several_times_keeps_all_its_values_in_order() -> No
         ),
     ],
 )
-def test_what_rabbitmq_has_in_a_table_is_told_as_json(value: Any, text: str) -> None:
+def test_what_rabbitmq_has_in_a_table_is_reported_as_json(value: Any, text: str) -> None:
     from headrace.sources.foreign.amqp_properties import header_text
 
     assert header_text(value) == text

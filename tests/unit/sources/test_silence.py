@@ -1,4 +1,4 @@
-"""Silences and missing partners on virtual time: told once, and again only after activity."""
+"""Silences and missing partners on virtual time: reported once, and again only after activity."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ def watching(*triggers: Any) -> App:
     app = App("watch")
     app.stream("orders", partitions=2)
     app.stream("paid", partitions=2)
-    told = app.stream("told")
+    reported = app.stream("reported")
 
-    @app.function(triggers[0], *triggers[1:], output=told)  # type: ignore[untyped-decorator]
-    def tell(event: Event[Any]) -> Any:
+    @app.function(triggers[0], *triggers[1:], output=reported)  # type: ignore[untyped-decorator]
+    def report(event: Event[Any]) -> Any:
         return {"of": (event.value["key"], event.value["last"])}
 
     return app
 
 
-def told(world: World) -> list[list[Any]]:
-    return [value["of"] for value in world.values("told")]
+def reported(world: World) -> list[list[Any]]:
+    return [value["of"] for value in world.values("reported")]
 
 
-def test_silence_is_told_once_and_again_only_after_activity() -> None:
+def test_silence_is_reported_once_and_again_only_after_activity() -> None:
     with World(watching(Silence("orders", "10m"))) as world:
         world.advance("2h")
-        assert told(world) == [[None, None]]
+        assert reported(world) == [[None, None]]
         world.publish("orders", 1)
         world.advance("9m")
-        assert len(told(world)) == 1
+        assert len(reported(world)) == 1
         world.advance("2h")
-        assert told(world)[1:] == [[None, "orders/1/0"]]
+        assert reported(world)[1:] == [[None, "orders/1/0"]]
 
 
 def test_a_stream_that_is_used_in_time_is_never_called_silent() -> None:
@@ -49,7 +49,7 @@ def test_a_stream_that_is_used_in_time_is_never_called_silent() -> None:
             world.advance("9m")
             if number % 7 == 0:
                 world.crash()
-        assert told(world) == []
+        assert reported(world) == []
 
 
 def test_each_key_has_its_own_silence() -> None:
@@ -58,13 +58,13 @@ def test_each_key_has_its_own_silence() -> None:
         world.advance("6m")
         world.publish("orders", 1, key="bob")
         world.advance("5m")
-        assert [key for key, _ in told(world)] == ["ada"]
+        assert [key for key, _ in reported(world)] == ["ada"]
         world.publish("orders", 1, key="ada")
         world.advance("20m")
-        assert [key for key, _ in told(world)] == ["ada", "bob", "ada"]
+        assert [key for key, _ in reported(world)] == ["ada", "bob", "ada"]
 
 
-def test_a_missing_partner_is_told_once() -> None:
+def test_a_missing_partner_is_reported_once() -> None:
     with World(watching(Missing("orders", "paid", "5m"))) as world:
         world.publish("paid", 1, key="early")
         world.publish("orders", 1, key="early")
@@ -72,11 +72,11 @@ def test_a_missing_partner_is_told_once() -> None:
         world.publish("orders", 1, key="bob")
         world.advance("4m")
         world.publish("paid", 1, key="bob")
-        assert told(world) == []
+        assert reported(world) == []
         world.advance("2m")
         world.publish("paid", 1, key="ada")
         world.advance("1h")
-        assert [key for key, _ in told(world)] == ["ada"]
+        assert [key for key, _ in reported(world)] == ["ada"]
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_a_host_that_dies_between_two_steps_neither_loses_nor_doubles_a_silence(
             world.crash(label, passes)
             world.advance("4m")
         world.advance("1h")
-        assert sorted(key for key, _ in told(world)) == sorted("abcdef" * 2)
+        assert sorted(key for key, _ in reported(world)) == sorted("abcdef" * 2)
 
 
-def test_what_happened_while_nobody_was_up_is_told_from_the_log() -> None:
+def test_what_happened_while_nobody_was_up_is_reported_from_the_log() -> None:
     quiet = Quiet(100, begin=None)
     quiet.see("k", 10, "a")
     quiet.see("k", 500, "b")

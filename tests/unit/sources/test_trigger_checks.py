@@ -1,4 +1,4 @@
-"""What is said about triggers before anything runs."""
+"""Checks of triggers before anything runs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What changed between two looks at a folder, and what stands still for long enough. Pure.
+"""Changes between two looks at a folder that have been stable for long enough. Pure.
 
-In: looks at a folder, with their time. Out: changes to be told, each once for a version; what is not
-settled yet stays open. What was told is the caller's to keep.
+In: looks at a folder, with their time. Out: changes to report, each once for a version; what is not
+settled yet stays open. The caller stores what was reported.
 """
 
 from __future__ import annotations
@@ -22,31 +22,33 @@ class FileChange(NamedTuple):
 
 
 class Open(NamedTuple):
-    """A change that is not told yet: since when the version stands still, and how long it must."""
+    """A change that is not reported yet: since when the version is stable, and how long it must be."""
 
     version: FileVersion | None
     since: float
     settle: float
 
 
-class ToldVersions:
-    """Knows which version of each file was told, and since when each new one stands still.
+class ReportedVersions:
+    """Knows which version of each file was reported, and since when each new one is stable.
 
     Args:
-        told: The versions that were told, by name.
-        settle: Seconds a change must have stood still.
+        reported: The versions that were reported, by name.
+        settle: Seconds for which a change must be stable.
         unsure: Seconds at least where nothing says that the file is whole.
     """
 
-    def __init__(self, told: Mapping[str, FileVersion], settle: float, unsure: float = 0.0) -> None:
-        self.told = dict(told)
+    def __init__(
+        self, reported: Mapping[str, FileVersion], settle: float, unsure: float = 0.0
+    ) -> None:
+        self.reported = dict(reported)
         self._settle = settle
         self._unsure = max(settle, unsure)
         self._open: dict[str, Open] = {}
 
     @property
     def open(self) -> Collection[str]:
-        """The names whose changes are not told yet."""
+        """The names whose changes are not reported yet."""
         return self._open.keys()
 
     def look(
@@ -57,24 +59,28 @@ class ToldVersions:
         closed: Collection[str] = (),
         whole: Collection[str] = (),
     ) -> list[FileChange]:
-        """What is to be told of `seen` at `now` (seconds that only grow), by name.
+        """The changes to report of `seen` at `now` (seconds that only grow), by name.
 
         Args:
             seen: What was found.
             now: When.
-            busy: Files that are being written: they do not stand still, whatever they look like.
-            closed: Folders nobody could look into: what was told of them is neither seen nor gone.
+            busy: Files that are being written: they are not stable, whatever they look like.
+            closed: Folders that could not be read: what was reported of them is neither seen nor gone.
             whole: Files that are known to be as their writers left them.
         """
         changes: list[FileChange] = []
-        for name in sorted(seen.keys() | self.told.keys()):
-            version, known = seen.get(name), self.told.get(name)
+        for name in sorted(seen.keys() | self.reported.keys()):
+            version, known = seen.get(name), self.reported.get(name)
+            # A folder that cannot be read for a while must not make its files appear deleted.
             hidden = version is None and is_beneath(name, closed)
             if version == known or hidden:
                 self._open.pop(name, None)
                 continue
+            # Without the kernel's word that its writer has closed it, a file that did not grow may
+            # still be open.
             settle = self._settle if name in whole else self._unsure
             known_since = self._open.get(name)
+            # A file under a writer is never stable: its clock starts again at each look.
             if known_since is None or known_since.version != version or name in busy:
                 since = now
             else:
@@ -83,26 +89,27 @@ class ToldVersions:
             if now - since >= settle and name not in busy:
                 event: FileEvent = "created" if known is None else "modified"
                 changes.append(FileChange("deleted" if version is None else event, name, version))
-        for name in self._open.keys() - seen.keys() - self.told.keys():
+        # A file that came and went before it was reported leaves no event.
+        for name in self._open.keys() - seen.keys() - self.reported.keys():
             del self._open[name]
         return changes
 
-    def tell(self, changes: Collection[FileChange]) -> None:
-        """These were told."""
+    def mark_reported(self, changes: Collection[FileChange]) -> None:
+        """Remember that these were reported."""
         for change in changes:
             self._open.pop(change.name, None)
             if change.version is None:
-                self.told.pop(change.name, None)
+                self.reported.pop(change.name, None)
             else:
-                self.told[change.name] = change.version
+                self.reported[change.name] = change.version
 
     def settles_in(self, now: float) -> float | None:
-        """Seconds until the next open change may stand still; None where nothing is open."""
+        """Seconds until the next open change may be stable; None where nothing is open."""
         if not self._open:
             return None
         return max(min(each.since + each.settle for each in self._open.values()) - now, 0.0)
 
 
 def is_beneath(name: str, folders: Collection[str]) -> bool:
-    """Whether a file is in one of the folders."""
+    """Return True where a file is in one of the folders."""
     return any(name.startswith(f"{folder}/") for folder in folders)

@@ -1,7 +1,7 @@
-"""What is in a folder: every regular file beneath it, by name, with what tells its versions apart.
+"""Files of a folder: every regular file beneath it, by name, with its version.
 
 The folder is held open and everything is reached from it, so that no path leads out of it; symbolic
-links are seen and passed by. Reading a large folder makes room for others as it goes.
+links are skipped. Reading a large folder yields to other tasks as it goes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from headrace.environment.clock import Clock
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.triggers.files import MAX_FILES, Files
 
+# Each level holds a descriptor open during a look.
 MAX_DEPTH: Final = 64
 _BREATH: Final = 500
 _LATEST: Final = (1 << 63) - 1
@@ -57,7 +58,7 @@ def shown_path(path: str) -> str:
 
 
 class WatchedFolder(Protocol):
-    """Where files are, looked at again and again.
+    """A place with files, read again and again.
 
     Attributes:
         folders: The folders found by the latest look, by path ("" is the place itself).
@@ -68,7 +69,7 @@ class WatchedFolder(Protocol):
     closed: set[str]
 
     def includes(self, name: str) -> bool:
-        """Whether the trigger means the file."""
+        """Return True where the trigger means the file."""
         ...
 
     async def look(self) -> dict[str, FileVersion]:
@@ -101,7 +102,7 @@ class Folder:
         self.closed: set[str] = set()
 
     def includes(self, name: str) -> bool:
-        """Whether the trigger means the file, by its name (with `recursive`, its path)."""
+        """Return True where the trigger means the file, by its name (with `recursive`, its path)."""
         return self._matches(name) is not None
 
     async def look(self) -> dict[str, FileVersion]:
@@ -113,6 +114,7 @@ class Folder:
         """
         found: dict[str, FileVersion] = {}
         try:
+            # Links in the folder's own path are followed: the author chose it.
             root = os.open(self._trigger.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise self._unreadable(error) from error
@@ -143,6 +145,8 @@ class Folder:
             folder = os.open(self._trigger.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 for each in within:
+                    # Step by step with O_NOFOLLOW: a link anywhere in the path could lead out of
+                    # the folder.
                     inner = os.open(each, _FOLDER, dir_fd=folder)
                     os.close(folder)
                     folder = inner
@@ -172,8 +176,11 @@ class Folder:
         inner: list[str] = []
         with os.scandir(folder) as entries:
             for count, entry in enumerate(entries):
+                # So that requests are served while a large folder is read.
                 if count % _BREATH == _BREATH - 1:
                     await self._clock.sleep(0)
+                # From the directory entry itself: no system call for each file that does not
+                # match.
                 if entry.is_dir(follow_symlinks=False):
                     inner.append(entry.name)
                     continue
@@ -182,9 +189,12 @@ class Folder:
                     continue
                 try:
                     status = entry.stat(follow_symlinks=False)
+                # Deleted since it was listed.
                 except FileNotFoundError:
                     continue
                 except PermissionError as error:
+                    # Files of the folder itself that cannot be read are an error to report; a
+                    # closed subfolder may be meant.
                     if not prefix:
                         raise self._unreadable(error) from error
                     self.closed.add(prefix[:-1])

@@ -1,7 +1,7 @@
-"""The kernel says when a folder has changed (inotify), and which files are being written.
+"""Notifications of the kernel (inotify): when a folder has changed, and which files are being written.
 
 In: the folders to watch. Out: a wake-up once there is something to be seen, the names of files that
-have an open writer, and those that are known to be whole. Opening and writing wake nobody: a closed
+have an open writer, and those that are known to be whole. Opening and writing do not wake the source; closing a
 file does. It is only a hint when to look: what is there is read from the folder itself, so an event
 that the kernel drops costs time, never a file.
 """
@@ -21,24 +21,26 @@ from typing import Final, NamedTuple
 
 from headrace.model.errors import Unavailable
 
+# Python's standard library has no inotify; these are the constants of <sys/inotify.h>.
 _IN_MODIFY, _IN_CLOSE_WRITE, _IN_CLOSE_NOWRITE, _IN_OPEN = 0x2, 0x8, 0x10, 0x20
 _IN_MOVED_FROM, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE = 0x40, 0x80, 0x100, 0x200
 _IN_MOVE_SELF = 0x800
 _IN_Q_OVERFLOW, _IN_IGNORED, _IN_ISDIR = 0x4000, 0x8000, 0x40000000
 _IN_ONLYDIR, _IN_DONT_FOLLOW, _IN_EXCL_UNLINK = 0x1000000, 0x2000000, 0x4000000
 _DONE: Final = _IN_CLOSE_WRITE | _IN_DELETE | _IN_MOVED_FROM | _IN_MOVED_TO
-# Whoever goes on writing to a file whose name another has taken keeps nobody from the other.
+# EXCL_UNLINK: a writer of a file whose name was taken by another must not make the other look busy.
 _MASK: Final = (
     _DONE | _IN_MODIFY | _IN_CREATE | _IN_OPEN | _IN_CLOSE_NOWRITE | _IN_ONLYDIR | _IN_EXCL_UNLINK
 )
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES})
 _HEAD: Final = struct.Struct("iIII")
 _READ: Final = 64 << 10
+# The machine's limit of watches is shared with the user's other programs.
 MAX_FOLDERS: Final = 4_096
 
 
 class Writing(Enum):
-    """How far whoever writes a file has come.
+    """State of the writer of a file.
 
     A name that is made is `MADE`, once its maker has opened it `OPENED`, with the first byte
     `WRITTEN`, and `WHOLE` when a writer has closed it, or when it was renamed, replaced or deleted.
@@ -51,7 +53,7 @@ class Writing(Enum):
 
 
 class InotifyEvents(NamedTuple):
-    """What the kernel said last of a name; `number` differs with everything that it said."""
+    """The kernel's last notification for a name; `number` differs with each."""
 
     writing: Writing
     number: int
@@ -74,6 +76,7 @@ class Inotify:
         self._changed = asyncio.Event()
         try:
             self._libc = ctypes.CDLL(None, use_errno=True)
+            # NONBLOCK: it is read from the loop's callback, which must not wait.
             self._fd = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, AttributeError) as error:
             raise Unavailable(f"there is no inotify here: {error}") from error
@@ -83,12 +86,12 @@ class Inotify:
             asyncio.get_running_loop().add_reader(self._fd, self._read)
         except (NotImplementedError, AttributeError) as error:
             os.close(self._fd)
-            raise Unavailable("this event loop hears no files") from error
+            raise Unavailable("this event loop cannot wait for inotify") from error
 
     def watch(self, folders: set[str]) -> bool:
-        """Watch exactly these folders, by path beneath the root; whether there are new ones.
+        """Watch exactly these folders, by path beneath the root; True where there are new ones.
 
-        One that is not there any more is passed by: the next look will not find it either.
+        One that is not there any more is skipped: the next look will not find it either.
 
         Raises:
             Unavailable: The machine's limit is reached.
@@ -107,6 +110,8 @@ class Inotify:
             if number >= 0:
                 self._folders[number] = folder
                 watched = True
+            # ENOSPC: the limit of watches. A part of the folders without hints would be slow
+            # without a word.
             elif (why := ctypes.get_errno()) not in _GONE:
                 raise Unavailable(f"`{path.decode(errors='replace')}`: {os.strerror(why)}")
         return watched
@@ -123,7 +128,7 @@ class Inotify:
         return MappingProxyType(self._heard.copy())
 
     def forget(self, heard: Mapping[str, InotifyEvents], *, keep: Collection[str]) -> None:
-        """Drop what was heard of names whose changes are told; keep those that are being written."""
+        """Drop notifications of names whose changes are reported; keep those that are being written."""
         for name, known in heard.items():
             if name not in keep and self._heard.get(name) == known and not is_busy(known):
                 del self._heard[name]
@@ -132,7 +137,7 @@ class Inotify:
         self._take()
 
     def _take(self) -> bool:
-        """Whether there was something to take in."""
+        """Read notifications; False where there were none."""
         try:
             raw = os.read(self._fd, _READ)
         except BlockingIOError:
@@ -145,17 +150,19 @@ class Inotify:
             at += length
             self._note(number, mask, name)
         if self._unopened:
-            # Made and not opened, as a link is: nobody is going to close it.
+            # Made and not opened, as a link is: no close will follow.
             self._unopened.clear()
             self._changed.set()
         return True
 
     def _note(self, number: int, mask: int, name: str) -> None:
         if mask & _IN_Q_OVERFLOW:
-            # Closings may be among what was lost; from here on only standing still counts.
+            # Closings may be among what was lost; from here on only a stable version counts.
             self._heard.clear()
             self._changed.set()
             return
+        # The kernel has dropped the watch (the folder was deleted); it may give the number to
+        # another.
         if mask & _IN_IGNORED:
             self._folders.pop(number, None)
             self._changed.set()
@@ -192,7 +199,7 @@ class Inotify:
             self._unopened.add(path)
             self._hear(path, Writing.MADE)
         elif mask & _IN_OPEN:
-            # Whoever makes a file opens it next; what others open is not being written yet.
+            # The process that makes a file opens it next; what others open is not being written yet.
             if now is Writing.MADE:
                 self._unopened.discard(path)
                 self._hear(path, Writing.OPENED)
@@ -202,7 +209,7 @@ class Inotify:
         elif mask & _DONE:
             self._hear(path, Writing.WHOLE, wake=True)
         elif now is Writing.OPENED:
-            # Its maker has ended as a reader does, or a reader has while its maker has not begun.
+            # Its maker has closed it without writing, or a reader has closed it before the maker wrote.
             self._hear(path, Writing.MADE, wake=True)
 
     def _hear(self, path: str, writing: Writing, *, wake: bool = False) -> None:
@@ -213,6 +220,8 @@ class Inotify:
 
     def close(self) -> None:
         """Let go; safe to call twice."""
+        # The reader goes before the descriptor: the number may be another file's right after the
+        # close.
         if self._fd >= 0:
             asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)
@@ -220,7 +229,7 @@ class Inotify:
 
 
 def is_busy(heard: InotifyEvents) -> bool:
-    """Whether somebody has the file open to write to it."""
+    """Return True while the file is open for writing."""
     return heard.writing in {Writing.OPENED, Writing.WRITTEN}
 
 

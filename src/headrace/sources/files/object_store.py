@@ -1,4 +1,4 @@
-"""What is under a prefix of an object store: every object, by path, with what tells versions apart.
+"""Objects under a prefix of an object store: every object, by path, with its version.
 
 The store is reached through obstore, which knows S3, Google Cloud Storage, Azure and what speaks
 their protocols. Its errors become ours here.
@@ -29,7 +29,7 @@ class ObjectStore:
     """
 
     def __init__(self, trigger: Objects) -> None:
-        """Make ready; nothing is asked of the store yet.
+        """Prepare the store; no request is sent yet.
 
         Raises:
             Misuse: There is no such kind of store, or obstore is not installed.
@@ -61,6 +61,7 @@ class ObjectStore:
         except (BaseError, ValueError, TypeError) as error:
             raise self._refusal(error) from error
         except BaseException as error:
+            # A panic of Rust derives from BaseException, and has no class to import.
             if type(error).__name__ != "PanicException":
                 raise
             # The library's way of saying that it does not know an option.
@@ -70,7 +71,7 @@ class ObjectStore:
         return Misuse(f"`Objects({self._trigger.url!r})` cannot work: {_first_line(error)}")
 
     def includes(self, name: str) -> bool:
-        """Whether the trigger means the object, by its path beneath the prefix."""
+        """Return True where the trigger means the object, by its path beneath the prefix."""
         return self._matches(name) is not None
 
     async def look(self) -> dict[str, FileVersion]:
@@ -82,9 +83,12 @@ class ObjectStore:
         """
         found: dict[str, FileVersion] = {}
         try:
+            # Page by page: a prefix may hold millions of objects.
             async for page in self._list(self._store, chunk_size=_PAGE):
                 for each in page:
                     if self.includes(each["path"]):
+                        # Rounded to microseconds: a float has no exact nanoseconds for a date of
+                        # today.
                         moment = round(each["last_modified"].timestamp() * 1_000_000) * 1_000
                         found[each["path"]] = FileVersion(each["size"], moment, each["e_tag"] or "")
                 if len(found) > MAX_FILES:

@@ -1,6 +1,6 @@
-"""What is in a folder of an SFTP server: every regular file, by name, with what tells versions apart.
+"""Files of a folder on an SFTP server: every regular file, by name, with its version.
 
-One connection is kept from look to look; one that breaks is made anew at the next. The server must
+One connection is kept from look to look; after a failure the next look connects again. The server must
 be known, and lets us in by a key.
 """
 
@@ -28,7 +28,7 @@ class SftpFolder:
     """
 
     def __init__(self, trigger: Sftp, clock: Clock) -> None:
-        """Make ready; nobody is connected to yet.
+        """Prepare the folder; nothing is connected yet.
 
         Raises:
             Misuse: asyncssh is not installed.
@@ -47,7 +47,7 @@ class SftpFolder:
         self._ssh = asyncssh
 
     def includes(self, name: str) -> bool:
-        """Whether the trigger means the file, by its name."""
+        """Return True where the trigger means the file, by its name."""
         return self._matches(name) is not None
 
     async def look(self) -> dict[str, FileVersion]:
@@ -58,8 +58,11 @@ class SftpFolder:
             Misuse: It holds more files than can be watched, or our key is none.
         """
         try:
+            # A server that accepts and never answers would stop the source without an error.
             return await self._clock.timeout(self._listed(), LOOK_TIMEOUT_S)
         except (self._ssh.Error, OSError, TimeoutError) as error:
+            # After any error: the state of the protocol is unknown, and the next look must start
+            # afresh.
             await self.close()
             why = str(error) or type(error).__name__
             raise Unavailable(f"`{self._trigger.url}` cannot be read: {why}") from error
@@ -72,6 +75,8 @@ class SftpFolder:
         async for each in self._client.scandir(folder):
             name, about = str(each.filename), each.attrs
             if about.type == self._ssh.FILEXFER_TYPE_REGULAR and self.includes(name):
+                # SFTP has whole seconds and no inode: two writes of one size within a second look
+                # alike.
                 found[name] = FileVersion(about.size or 0, (about.mtime or 0) * 1_000_000_000, "")
             if len(found) > MAX_FILES:
                 raise Misuse(
@@ -100,8 +105,9 @@ class SftpFolder:
         self._client = await self._connection.start_sftp_client(path_errors="surrogateescape")
 
     async def close(self) -> None:
-        """Hang up; a later look connects anew."""
+        """Hang up; a later look connects again."""
         connection, self._connection, self._client = self._connection, None, None
         if connection is not None:
+            # Not `close`, which waits for the server to answer.
             connection.abort()
             await connection.wait_closed()

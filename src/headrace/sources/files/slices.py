@@ -1,8 +1,8 @@
 """A file's content in slices of whole records: lines, or records of CSV.
 
 In: an open file, and where a slice begins. Out: where it ends, and its records. A slice is bounded,
-so a record that is longer than `MAX_RECORD_BYTES` comes in several; nothing is left out. Whoever
-reads says whether the file is still the one that was meant.
+so a record that is longer than `MAX_RECORD_BYTES` comes in several; nothing is left out. The caller
+checks that the file is still the version that was meant.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def read_slice(descriptor: int, begin: int, size: int, by: SliceBy) -> Slice:
     """
     length = SLICE_BYTES
     while True:
+        # pread has no shared position: the header is read from the same descriptor in between.
         data = os.pread(descriptor, min(length, size - begin), begin)
         if begin + len(data) >= size:
             return Slice(begin, size, data)
@@ -51,19 +52,22 @@ def read_slice(descriptor: int, begin: int, size: int, by: SliceBy) -> Slice:
             raise Unavailable("a file became shorter while it was read")
         if end := whole(data, by):
             return Slice(begin, begin + end, data[:end])
+        # A record without an end would otherwise be read again and again, twice as much each time.
         if length >= MAX_RECORD_BYTES:
             return Slice(begin, begin + len(data), data, is_whole=False)
         length *= 2
 
 
 def whole(data: bytes, by: SliceBy) -> int:
-    """How many bytes at the beginning of `data` make whole records, as far as they have ended."""
+    """Count the bytes at the beginning of `data` that are whole records."""
     if by == "lines":
+        # 0 where no record has ended: the caller reads more.
         return data.rfind(b"\n") + 1
     end = at = quotes = 0
     while found := data.find(b"\n", at) + 1:
         quotes += data.count(b'"', at, found)
         at = found
+        # RFC 4180: a quote within a field is doubled, so inside of quotes the count is odd.
         if quotes % 2 == 0:
             end = found
     return end
@@ -71,6 +75,7 @@ def whole(data: bytes, by: SliceBy) -> int:
 
 def records_of(part: Slice, by: SliceBy) -> list[bytes]:
     """The records of a slice, without what ends them."""
+    # Spreadsheets write a byte order mark; it would become part of the first column's name.
     content = part.content.removeprefix(_BOM) if part.begin == 0 else part.content
     return list(_records(content, by))
 
@@ -98,6 +103,7 @@ def shown(part: Slice, by: SliceBy) -> dict[str, Any]:
     try:
         return said | {"records": [each.decode() for each in records_of(part, by)[begin:]]}
     except UnicodeDecodeError:
+        # The whole slice, not the one record: its bytes must not be guessed at.
         return said | {"records": None, "base64": base64.b64encode(part.content).decode()}
 
 

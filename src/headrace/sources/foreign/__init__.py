@@ -1,1 +1,1 @@
-"""Events from brokers and queues that somebody else keeps."""
+"""Events from brokers and queues of other systems."""

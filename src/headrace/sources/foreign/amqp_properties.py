@@ -1,6 +1,6 @@
 """AMQP properties as they may come: what pamqp refuses to read is read all the same.
 
-Whoever may publish to a queue chooses a message's properties. pamqp gives up on texts that are no
+Any publisher to a queue chooses a message's properties. pamqp gives up on texts that are no
 UTF-8, on times far away and on headers of unknown types, and takes the connection down with it: the
 message would be delivered again, for ever, and hold up all behind it. Read here are texts with their
 odd bytes escaped, such times as none, and such headers as dropped, which is said.
@@ -27,9 +27,12 @@ Decode = Callable[[bytes], tuple[int, Any]]
 
 def be_lenient() -> None:
     """Have pamqp decode so, in this process; safe to call twice."""
+    # Replaced in the library's own tables: it has no setting for it, and a subclass would need a
+    # copy of its decoder.
     methods: dict[str, Any] = decode.METHODS
     nested: dict[bytes, Any] = decode.TABLE_MAPPING
     methods["shortstr"] = text
+    # pamqp has two tables: one for properties, one for values within headers.
     methods["timestamp"] = nested[b"T"] = moment
     methods["table"] = table
 
@@ -54,6 +57,8 @@ def table(raw: bytes) -> tuple[int, Any]:
         return decode.field_table(raw)
     except (ValueError, OverflowError, OSError, RecursionError):
         size = int.from_bytes(raw[:LENGTH_BYTES])
+        # The length comes first, so that the rest of the frame can be read although this table
+        # cannot.
         return LENGTH_BYTES + size, {HEADERS_DROPPED: f"{size} bytes"}
 
 

@@ -1,9 +1,9 @@
-"""The port to a foreign system: connect, receive, acknowledge; one driver a system.
+"""The port to a foreign system: connect, receive, acknowledge; one driver per system.
 
 A driver knows one protocol and decides nothing. It gives messages with the name the system will
 call them by again, or with the place they have in a log; `feed` appends them, and only then has the
 driver acknowledge them. It keeps no more than `in_flight` messages in memory, never reconnects by
-itself (its source is begun again after a pause that grows), and raises our errors, not its library's.
+itself (its source is restarted after a growing pause), and raises our errors, not its library's.
 
 A third party's driver is a callable in the entry point group `headrace.sources`: it takes the
 trigger's settings (a dict) and the node's `DriverContext`, and returns a `ForeignSource`.
@@ -32,8 +32,8 @@ class ForeignMessage(Generic[Receipt]):
         event: What it says. Give it an `id` only where no other message can ever have the same;
             the log drops an id it has seen within the dedupe window.
         receipt: What `acknowledge` needs.
-        mark: What the system will call this message by if it delivers it again; empty where it
-            cannot tell, or where `place` says it already.
+        mark: The name by which the system will deliver this message again; empty where it
+            has none, or where `place` suffices.
         repeated: Whether it may have been delivered before. False keeps a mark that the system
             uses again for another message from hiding that one.
         place: In a log, which part (partition, shard) it stands in and how to go on after it.
@@ -47,7 +47,7 @@ class ForeignMessage(Generic[Receipt]):
 
 
 class ForeignSource(Protocol[Receipt]):
-    """A connection to one queue, topic or stream. Used by one task; opened anew after a failure."""
+    """A connection to one queue, topic or stream. Used by one task; connected again after a failure."""
 
     async def connect(self, places: Mapping[str, str]) -> Mapping[str, str]:
         """Connect, going on after `places` (empty: the first time, or the system keeps them).
@@ -83,7 +83,7 @@ class ForeignSource(Protocol[Receipt]):
 
 @dataclass(frozen=True)
 class DriverContext:
-    """What a driver may use of the node.
+    """The parts of the node that a driver may use.
 
     Attributes:
         name: The function's name in letters, digits, `_` and `-`: for groups and sessions.

@@ -1,9 +1,9 @@
 """From a foreign system to our log: receive, append, remember, acknowledge. Exactly once.
 
-The marks of the last messages stand in the outlet's checkpoint, which lands in one transaction with
-the events: a message that is delivered again because the node died before it could say "done" is
+The marks of the last messages are in the checkpoint, which lands in one transaction with
+the events: a message that is delivered again because the node died before it could acknowledge it is
 recognised, however long the node was away. As many marks are kept as messages can be in flight, and
-those of former lives beside them, since a system may let other messages pass before the old ones.
+those of former runs with them, since a system may deliver other messages before the old ones.
 Nothing is ever refused for good: an event our log does not take keeps its place, without its value.
 """
 
@@ -27,8 +27,10 @@ from headrace.model.policy import (
 from headrace.sources.base import SourceAppender, open_checkpoint
 from headrace.sources.foreign.base import ForeignMessage, ForeignSource
 
+# 128 bits: two of the few thousand marks that are kept together do not collide by chance.
 MARK_BYTES = 16
 MIN_MARKS = 100
+# The checkpoint is written with every append, so it must stay small.
 MAX_LEFT = 1_000
 TOO_LARGE = "headrace-too-large"
 HEADERS_DROPPED = "headrace-headers-dropped"
@@ -37,12 +39,12 @@ LATEST = 253_402_300_799_999_999
 
 
 class FeedState(msgspec.Struct, array_like=True, frozen=True):
-    """What a feed remembers, in one transaction with what it appended.
+    """The checkpoint of a feed, in one transaction with what it appended.
 
     Attributes:
         places: How far each part of a foreign log is read.
         marks: Digests of the last messages appended, oldest first.
-        left: Digests that former lives have left, whose acknowledgement may have been lost.
+        left: Digests from former runs, whose acknowledgement may have been lost.
     """
 
     places: dict[str, str] = {}
@@ -50,11 +52,11 @@ class FeedState(msgspec.Struct, array_like=True, frozen=True):
     left: tuple[bytes, ...] = ()
 
     def inherited(self) -> FeedState:
-        """As a new life finds it."""
+        """The state as a new run finds it."""
         return FeedState(self.places, (), (*self.left, *self.marks)[-MAX_LEFT:])
 
 
-_standing = msgspec.msgpack.Decoder(FeedState)
+_state = msgspec.msgpack.Decoder(FeedState)
 
 
 class ForeignFeed:
@@ -69,57 +71,65 @@ class ForeignFeed:
         self._driver = driver
         self._in_flight = in_flight
         self._keep = max(in_flight, MIN_MARKS)
-        self._standing = FeedState()
+        self._state = FeedState()
 
-    async def run(self, outlet: SourceAppender) -> None:
+    async def run(self, appender: SourceAppender) -> None:
         """Receive, and emit; see `Source.run`."""
-        row = await outlet.checkpoint()
-        standing = FeedState() if row is None else decode_standing(row, outlet.stream)
-        self._standing = standing.inherited()
+        row = await appender.checkpoint()
+        state = FeedState() if row is None else decode_state(row, appender.stream)
+        self._state = state.inherited()
         try:
-            places = dict(await self._driver.connect(self._standing.places))
-            if places != self._standing.places:
-                self._standing = msgspec.structs.replace(self._standing, places=places)
-                await outlet.emit((), checkpoint=msgspec.msgpack.encode(self._standing))
+            places = dict(await self._driver.connect(self._state.places))
+            if places != self._state.places:
+                self._state = msgspec.structs.replace(self._state, places=places)
+                await appender.emit((), checkpoint=msgspec.msgpack.encode(self._state))
             while True:
                 received = await self._driver.receive(self._in_flight)
+                # Parts are acknowledged one by one, recognised messages among them: their first
+                # acknowledgement was lost.
                 for part in parts(received):
-                    await self._take(outlet, part)
-                outlet.works()
+                    await self._take(appender, part)
+                appender.works()
         finally:
+            # Also on cancellation: an open connection would keep the system from delivering the
+            # messages to the next owner.
             await self._driver.close()
 
-    async def _take(self, outlet: SourceAppender, messages: Sequence[ForeignMessage[Any]]) -> None:
+    async def _take(
+        self, appender: SourceAppender, messages: Sequence[ForeignMessage[Any]]
+    ) -> None:
         hit("feed:before-append")
-        fresh, standing = judge(messages, self._standing, keep=self._keep)
+        fresh, state = judge(messages, self._state, keep=self._keep)
         if fresh:
-            await outlet.emit(
+            await appender.emit(
                 [fitted(message.event) for message in fresh],
-                checkpoint=msgspec.msgpack.encode(standing),
+                checkpoint=msgspec.msgpack.encode(state),
             )
-        self._standing = standing
+        self._state = state
         hit("feed:after-append")
+        # After the append: the other order loses messages when the node dies in between. This one
+        # repeats them, and marks recognise that.
         await self._driver.acknowledge(messages)
         hit("feed:after-acknowledge")
 
 
-def decode_standing(row: bytes, stream: str) -> FeedState:
-    """What was remembered.
+def decode_state(row: bytes, stream: str) -> FeedState:
+    """Decode a checkpoint.
 
     Raises:
         Corrupt: The row is not ours.
     """
-    return open_checkpoint(row, stream, _standing.decode)
+    return open_checkpoint(row, stream, _state.decode)
 
 
 def judge(
-    messages: Sequence[ForeignMessage[Any]], standing: FeedState, *, keep: int
+    messages: Sequence[ForeignMessage[Any]], state: FeedState, *, keep: int
 ) -> tuple[list[ForeignMessage[Any]], FeedState]:
     """The messages not seen before, and what to remember once they are appended."""
     # Insertion order is age: a mark that comes again becomes the youngest.
-    marks = dict.fromkeys(standing.marks)
-    left = dict.fromkeys(standing.left)
-    places = dict(standing.places)
+    marks = dict.fromkeys(state.marks)
+    left = dict.fromkeys(state.left)
+    places = dict(state.places)
     fresh = []
     for message in messages:
         if message.place is not None:
@@ -131,6 +141,8 @@ def judge(
             marks.pop(mark, None)
             left.pop(mark, None)
             marks[mark] = None
+            # A mark alone is not enough: MQTT uses its numbers again, and only the flag says that
+            # a message is a repetition.
             if known and message.repeated:
                 continue
         fresh.append(message)
@@ -146,7 +158,9 @@ def parts(messages: Sequence[ForeignMessage[Any]]) -> Iterator[Sequence[ForeignM
     """The messages in order, in runs that fit one append."""
     begin, size = 0, 0
     for index, message in enumerate(messages):
+        # Bounded as `fitted` will bound it; the exact size is known only after encoding.
         each = min(len(message.event.value), MAX_EVENT_BYTES) + MAX_HEADER_BYTES + MAX_KEY_BYTES
+        # Half: encoding and headers come on top, and the append must not be refused.
         if size and size + each > MAX_BATCH_BYTES // 2:
             yield messages[begin:index]
             begin, size = index, 0
@@ -173,12 +187,16 @@ def fitted(event: Event) -> Event:
     if len(headers) > MAX_HEADERS - 2 or _size(headers) > MAX_HEADER_BYTES - 256:
         said[HEADERS_DROPPED] = str(len(headers))
         headers = {}
+    # Emptied, not refused: a message that is refused would be delivered again for ever and block
+    # the queue.
     if len(value) > MAX_EVENT_BYTES:
         said[TOO_LARGE] = str(len(value))
         value = b""
     if key is not None and len(key.encode("utf-8", "replace")) > MAX_KEY_BYTES:
+        # A digest keeps equal keys equal, and so their order; cutting would join different ones.
         key = digest(key).hex()
     if key is not None:
+        # Lone surrogates cannot be encoded for the log.
         key = key.encode("utf-8", "replace").decode()
     headers |= said
     time = event.time

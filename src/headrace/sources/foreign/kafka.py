@@ -23,9 +23,9 @@ except ImportError as error:
     raise lacking("kafka", error) from error
 
 WAIT_S = 0.5
-PATIENCE_S = 15.0
+TIMEOUT_S = 15.0
 ROUND_S = 60.0
-"""New partitions, and topics made anew, are looked for this often."""
+"""New partitions, and re-created topics, are looked for this often."""
 REFUSALS = {kafka.KafkaError._AUTHENTICATION, kafka.KafkaError.SASL_AUTHENTICATION_FAILED}
 PASSING = {kafka.KafkaError._ALL_BROKERS_DOWN, kafka.KafkaError._TRANSPORT}
 
@@ -49,14 +49,18 @@ class KafkaSource:
         settings = {
             "bootstrap.servers": self._trigger.servers,
             "group.id": self._group,
+            # Offsets are committed after the append, by hand; librdkafka would commit what it
+            # merely handed out.
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
+            # Records of an aborted transaction must never reach a function.
             "isolation.level": "read_committed",
             # For offsets that retention has taken meanwhile.
             "auto.offset.reset": "earliest",
+            # The library's default is 64 MiB for each consumer, in memory of the node.
             "queued.max.messages.kbytes": 16_384,
             # It writes to stderr twenty times a second while no broker is there. Calls fail then, and
-            # what they raise is told.
+            # their error is reported.
             "log_level": 2,
             **self._trigger.options,
             "error_cb": self._hear,
@@ -77,6 +81,7 @@ class KafkaSource:
         if self._clock.monotonic() - self._looked > ROUND_S:
             await self._take({}, first=False)
             await self._check()
+        # `consume` blocks: on the loop it would stop every other task for half a second.
         found = await asyncio.to_thread(self._open.consume, limit, WAIT_S)
         messages = []
         for record in found:
@@ -88,13 +93,15 @@ class KafkaSource:
         return messages
 
     async def acknowledge(self, messages: Sequence[ForeignMessage[None]]) -> None:
-        """Tell the group how far we are; nothing depends on it."""
+        """Commit the group's offsets, for Kafka's tools; nothing depends on them."""
         places = dict(message.place for message in messages if message.place is not None)
         offsets = [
             kafka.TopicPartition(self._trigger.topic, int(part), int(place))
             for part, place in places.items()
         ]
         try:
+            # Not awaited: our own checkpoint decides, so a lost commit only makes Kafka's tools
+            # show an older offset.
             self._open.commit(offsets=offsets, asynchronous=True)
         except kafka.KafkaException as error:
             raise Unavailable(f"{self._where}: {error}") from error
@@ -108,7 +115,7 @@ class KafkaSource:
     async def _take(self, places: dict[str, str], *, first: bool) -> None:
         """Begin on partitions not taken yet; where each begins is added to `places`."""
         try:
-            about = await asyncio.to_thread(self._open.list_topics, self._trigger.topic, PATIENCE_S)
+            about = await asyncio.to_thread(self._open.list_topics, self._trigger.topic, TIMEOUT_S)
         except kafka.KafkaException as error:
             # Why a server hangs up is said only to the callback, and that only to one who polls.
             await asyncio.to_thread(self._open.poll, 0)
@@ -128,7 +135,7 @@ class KafkaSource:
                 # Kept at once, so that a restart does not move "latest" past what came meanwhile.
                 place = places[str(number)] = str(await self._end(number))
             elif place is not None and int(place) > await self._end(number):
-                # A topic made anew under an old name, and so far shorter than the old one was.
+                # A topic re-created under an old name, and so far shorter than the old one was.
                 place = None
             offset = kafka.OFFSET_BEGINNING if place is None else int(place)
             self._next[number] = max(offset, 0)
@@ -136,6 +143,8 @@ class KafkaSource:
             self._taken.add(number)
         if chosen:
             try:
+                # Not `subscribe`: a rebalance would move partitions under us, while our checkpoint
+                # says who reads them.
                 self._open.incremental_assign(chosen)
             except kafka.KafkaException as error:
                 raise Unavailable(f"{self._where}: {error}") from error
@@ -145,18 +154,18 @@ class KafkaSource:
             self._refused = str(error)
 
     async def _check(self) -> None:
-        """See that no partition is shorter than what was read of it: then the topic was made anew.
+        """See that no partition is shorter than what was read of it: then the topic was re-created.
 
         The library may wait for ever at the old one's end; a new connection begins the new one.
         """
         for number, place in self._next.items():
             if await self._end(number) < place:
-                raise Unavailable(f"{self._where} was made anew")
+                raise Unavailable(f"{self._where} was re-created")
 
     async def _end(self, number: int) -> int:
         part = kafka.TopicPartition(self._trigger.topic, number)
         try:
-            _, high = await asyncio.to_thread(self._open.get_watermark_offsets, part, PATIENCE_S)
+            _, high = await asyncio.to_thread(self._open.get_watermark_offsets, part, TIMEOUT_S)
         except kafka.KafkaException as error:
             raise Unavailable(f"{self._where}: {error}") from error
         return int(high)
@@ -176,7 +185,7 @@ class KafkaSource:
             b"" if value is None else bytes(value),
             key=key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else key,
             time=None if stamp < 0 else stamp * 1_000,
-            # With its time, lest a topic made anew under an old name be taken for the old one.
+            # With its time, so that a topic re-created under an old name is not taken for the old one.
             id=f"{self._trigger.topic}/{number}/{offset}/{stamp}",
             headers=headers,
             source=f"kafka/{self._trigger.topic}",

@@ -2,7 +2,7 @@
 
 How far each shard is read stands in our own checkpoint, in one transaction with the events, so
 there is nothing to acknowledge. A shard that was split or merged is read to its end before its
-children are begun, which keeps the order of every key.
+children are read, which keeps the order of every key.
 """
 
 from __future__ import annotations
@@ -89,10 +89,14 @@ class KinesisSource:
                     self._iterators[shard] = further
                 else:
                     self._ended.add(shard)
+                    # Its children can be read now: look for them in the next round instead of
+                    # waiting.
                     self._looked = -ROUND_S
         except LOST as error:
             raise self._judged(error) from error
         if not found:
+            # Kinesis allows five reads a second and shard; without the pause an empty stream would
+            # use them up.
             await self._clock.sleep(self._trigger.poll)
         return found
 
@@ -107,14 +111,15 @@ class KinesisSource:
 
     async def _shards(self) -> list[dict[str, Any]]:
         self._looked = self._clock.monotonic()
-        asked: dict[str, Any] = {"StreamName": self._trigger.stream}
+        request: dict[str, Any] = {"StreamName": self._trigger.stream}
         found: list[dict[str, Any]] = []
         while True:
-            answer = await self._client.list_shards(**asked)
+            answer = await self._client.list_shards(**request)
             found += answer["Shards"]
             if not (further := answer.get("NextToken")):
                 return found
-            asked = {"NextToken": further}
+            # AWS refuses a request that has both a token and the stream's name.
+            request = {"NextToken": further}
 
     async def _begin(self, shards: Sequence[dict[str, Any]]) -> None:
         """Start on every shard whose parents are read to the end (or gone)."""
@@ -124,21 +129,22 @@ class KinesisSource:
             if name in self._iterators or name in self._ended:
                 continue
             parents = {shard.get("ParentShardId"), shard.get("AdjacentParentShardId")}
+            # Parents that the stream no longer lists are past retention, and count as read.
             if parents & there <= self._ended:
                 self._iterators[name] = await self._iterator(name)
 
     async def _iterator(self, shard: str) -> str:
         place = self._places.get(shard)
-        asked: dict[str, Any] = {"ShardIteratorType": "TRIM_HORIZON"}
+        request: dict[str, Any] = {"ShardIteratorType": "TRIM_HORIZON"}
         if place is not None and place.startswith("@"):
-            asked = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": int(place[1:]) / 1_000}
+            request = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": int(place[1:]) / 1_000}
         elif place is not None:
-            asked = {
+            request = {
                 "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
                 "StartingSequenceNumber": place,
             }
         answer = await self._client.get_shard_iterator(
-            StreamName=self._trigger.stream, ShardId=shard, **asked
+            StreamName=self._trigger.stream, ShardId=shard, **request
         )
         return str(answer["ShardIterator"])
 

@@ -2,7 +2,7 @@
 
 The server numbers messages with 16 bits and uses a number again once it was acknowledged, so a
 number alone proves nothing: only a message flagged as sent before is compared with what was
-appended. Quality 2 is not asked for, because the client library keeps what is half received in
+appended. Quality 2 is not requested, because the client library keeps what is half received in
 memory only, and a killed node would lose it.
 """
 
@@ -32,7 +32,7 @@ except ImportError as error:
     raise lacking("mqtt", error) from error
 
 WAIT_S = 1.0
-PATIENCE_S = 15.0
+TIMEOUT_S = 15.0
 ONLY_IF_NEW = 1
 CONTENT_TYPE = "content-type"
 MAX_WAITING = 10_000
@@ -48,7 +48,7 @@ class MqttSource:
         topic = hashlib.blake2b(trigger.topic.encode(), digest_size=4).hexdigest()
         self._name = trigger.client_id or f"{around.name}-{topic}"
         self._client: paho.Client | None = None
-        # The server is asked for at most `in_flight` messages of quality 1 until some are
+        # The server is limited to `in_flight` messages of quality 1 until some are
         # acknowledged; Mosquitto may send a few more, which wait here. Of quality 0, which promises
         # nothing, those beyond MAX_WAITING are dropped.
         self._handed_out = 0
@@ -76,6 +76,7 @@ class MqttSource:
                 parts.hostname or "127.0.0.1",
                 port,
                 keepalive=30,
+                # The session holds what came while we were away; a clean start would drop it.
                 clean_start=False,
                 properties=session,
             )
@@ -83,7 +84,7 @@ class MqttSource:
             raise Unavailable(f"{self._where} cannot be reached: {error}") from error
         client.loop_start()
         try:
-            await self._clock.timeout(self._subscribed.wait(), PATIENCE_S)
+            await self._clock.timeout(self._subscribed.wait(), TIMEOUT_S)
         except TimeoutError as error:
             raise Unavailable(f"{self._where} does not answer") from error
         if self._trouble is not None:
@@ -91,9 +92,9 @@ class MqttSource:
         return places
 
     async def receive(self, limit: int) -> Sequence[ForeignMessage[int]]:
-        """What has arrived, or nothing after a second; never more than may be in flight."""
-        room = self._trigger.in_flight - self._handed_out
-        if self._trouble is None and not (self._arrived and room):
+        """The messages that have arrived, or none after a second; never more than may be in flight."""
+        free = self._trigger.in_flight - self._handed_out
+        if self._trouble is None and not (self._arrived and free):
             self._news.clear()
             try:
                 await self._clock.timeout(self._news.wait(), WAIT_S)
@@ -101,7 +102,7 @@ class MqttSource:
                 return []
         if not self._arrived and self._trouble is not None:
             raise self._trouble
-        count = min(limit, len(self._arrived), room)
+        count = min(limit, len(self._arrived), free)
         messages = [self._message(self._arrived.popleft()) for _ in range(count)]
         self._handed_out += sum(1 for message in messages if message.receipt)
         return messages
@@ -119,6 +120,7 @@ class MqttSource:
         """Hang up without a farewell to the session, which goes on."""
         client, self._client = self._client, None
         if client is not None:
+            # Our own disconnect is not a failure.
             client.on_disconnect = None
             client.disconnect()
             await asyncio.to_thread(client.loop_stop)
@@ -129,26 +131,31 @@ class MqttSource:
             CallbackAPIVersion.VERSION2,
             client_id=self._name,
             protocol=paho.MQTTv5,
+            # paho would acknowledge on receipt, before the message is on our disk.
             manual_ack=True,
+            # The source restarts with a new client: messages of the former connection must not be
+            # acknowledged on this one.
             reconnect_on_failure=False,
         )
-        client.connect_timeout = PATIENCE_S
+        client.connect_timeout = TIMEOUT_S
         if parts.username is not None:
             client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
         if parts.scheme == "mqtts":
             client.tls_set()
 
-        def tell(work: Any, *given: object) -> None:
+        def on_loop(work: Any, *given: object) -> None:
             if not loop.is_closed():
+                # paho calls back on its own thread; the deque and the events belong to the loop.
                 loop.call_soon_threadsafe(work, *given)
 
-        client.on_connect = lambda _c, _d, _f, code, _p: tell(self._connected, client, code)
-        client.on_subscribe = lambda _c, _d, _m, codes, _p: tell(self._granted, codes)
-        client.on_message = lambda _c, _d, message: tell(self._arrive, client, message)
-        client.on_disconnect = lambda _c, _d, _f, code, _p: tell(self._ended, client, str(code))
+        client.on_connect = lambda _c, _d, _f, code, _p: on_loop(self._connected, client, code)
+        client.on_subscribe = lambda _c, _d, _m, codes, _p: on_loop(self._granted, codes)
+        client.on_message = lambda _c, _d, message: on_loop(self._arrive, client, message)
+        client.on_disconnect = lambda _c, _d, _f, code, _p: on_loop(self._ended, client, str(code))
         return client
 
     def _connected(self, client: paho.Client, code: ReasonCode) -> None:
+        # A callback of a former connection may still be queued on the loop.
         if client is not self._client:
             return
         if code.is_failure:

@@ -1,7 +1,7 @@
 """NATS JetStream by a durable pull consumer, with nats-py.
 
 Acknowledgements are confirmed by the server. A message is known by its stream, its number and the
-time it was stored, so that a stream made anew under an old name is not mistaken for the old one.
+time it was stored, so that a stream re-created under an old name is not mistaken for the old one.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ except ImportError as error:
     raise lacking("nats", error) from error
 
 WAIT_S = 1.0
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 CHECK_S = 5.0
-"""After so long a silence the server is asked whether our consumer is still there."""
+"""After so long a silence the server is queried for our consumer."""
 STATUS = "Status"
 LOST = (problems.Error, OSError, TimeoutError)
 
@@ -55,15 +55,19 @@ class NatsSource:
             await self._client.connect(
                 [url.strip() for url in trigger.url.split(",")],
                 name=self._durable,
+                # A failed source is restarted with a pause; a client that reconnects by itself
+                # would hide the failure.
                 allow_reconnect=False,
-                connect_timeout=int(PATIENCE_S),
+                connect_timeout=int(TIMEOUT_S),
                 max_reconnect_attempts=1,
                 reconnect_time_wait=1,
                 error_cb=_quiet,
             )
-            stream = self._stream = self._client.jetstream(timeout=PATIENCE_S)
+            stream = self._stream = self._client.jetstream(timeout=TIMEOUT_S)
             self._heard = self._clock.monotonic()
             try:
+                # Created only where there is none: an operator's settings of an existing consumer
+                # stay as they are.
                 await stream.consumer_info(trigger.stream, self._durable)
             except refusals.NotFoundError:
                 await stream.add_consumer(trigger.stream, self._config())
@@ -79,7 +83,7 @@ class NatsSource:
         return places
 
     async def receive(self, limit: int) -> Sequence[ForeignMessage[Msg]]:
-        """What the server has for us, or nothing after a second."""
+        """The messages that the server has for us, or none after a second."""
         if self._pull is None or self._client is None:
             raise Unavailable(f"{self._where} is not connected")
         try:
@@ -96,10 +100,12 @@ class NatsSource:
         return [self._message(each) for each in found]
 
     async def acknowledge(self, messages: Sequence[ForeignMessage[Msg]]) -> None:
-        """Tell the server, and wait until it has noted every one."""
+        """Acknowledge, and wait until the server has confirmed every one."""
         try:
             await asyncio.gather(
-                *(message.receipt.ack_sync(timeout=PATIENCE_S) for message in messages)
+                # Confirmed: a plain `ack` is a message that may be lost, and the server would
+                # deliver all of it again.
+                *(message.receipt.ack_sync(timeout=TIMEOUT_S) for message in messages)
             )
         except LOST as error:
             raise self._lost(error) from error
@@ -131,6 +137,8 @@ class NatsSource:
             ack_wait=trigger.ack_wait,
             deliver_policy=DeliverPolicy.ALL if trigger.start == "earliest" else DeliverPolicy.NEW,
             filter_subject=trigger.subject or None,
+            # The server then sends no more than this many unacknowledged messages: the bound of
+            # our memory.
             max_ack_pending=trigger.in_flight,
         )
 

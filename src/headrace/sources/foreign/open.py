@@ -1,4 +1,4 @@
-"""A foreign trigger -> the source that serves it; a driver's library is loaded only when asked for."""
+"""A foreign trigger -> the source that serves it; a driver's library is loaded only when it is needed."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ from headrace.sources.foreign.base import DriverContext, ForeignSource
 from headrace.sources.foreign.feed import ForeignFeed
 
 GROUP = "headrace.sources"
+# The protocol's limit for one request; more cannot be in flight between two acknowledgements.
 SQS_BATCH = 10
 
 
 class Unheard:
     """The source of a trigger whose system is not there: events come only by hand, in tests."""
 
-    async def run(self, outlet: SourceAppender) -> None:
+    async def run(self, appender: SourceAppender) -> None:
         """Wait for ever."""
-        del outlet
+        del appender
         await asyncio.Event().wait()
 
 
@@ -47,6 +48,7 @@ def open_foreign(
     Raises:
         Misuse: The library it needs is not installed, or no package offers such a driver.
     """
+    # Kafka groups, NATS durables and AMQP names allow different signs; these are in all of them.
     name = re.sub(r"[^A-Za-z0-9_-]", "-", function)
     driver = driver_of(trigger, DriverContext(name, clock, entropy))
     in_flight = SQS_BATCH if isinstance(trigger, SqsQueue) else trigger.in_flight
@@ -109,6 +111,8 @@ def _of_third_party(trigger: Foreign, around: DriverContext) -> ForeignSource[An
         )
     try:
         driver: ForeignSource[Any] = offered[trigger.kind].load()(dict(trigger.settings), around)
+    # Code of a third party: whatever is wrong with it is reported for this trigger, and the app's
+    # others still run.
     except (ImportError, AttributeError, TypeError) as error:
         raise Misuse(f"the source `{trigger.kind}` cannot be opened: {error}") from error
     return driver

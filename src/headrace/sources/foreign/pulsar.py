@@ -1,8 +1,8 @@
 """Pulsar topics by an exclusive durable subscription, with pulsar-client.
 
 The library sends acknowledgements by and by and cannot say when they have arrived, so any number of
-messages may come again: the place of the last one is kept with what was appended, and what stands
-before it is passed by. Its calls wait, so they run in a thread, one at a time: a client that is shut
+messages may come again: the place of the last one is kept with what was appended, and what is
+before it is skipped. Its calls wait, so they run in a thread, one at a time: a client that is shut
 down under a call would leave it waiting for ever.
 """
 
@@ -26,11 +26,11 @@ except ImportError as error:
 T = TypeVar("T")
 
 WAIT_MS = 500
-PATIENCE_S = 15
+TIMEOUT_S = 15
 
 
 class PulsarPosition(NamedTuple):
-    """Where a message stands in its partition, and the latest time of publishing (ms) up to there."""
+    """The place of a message in its partition, and the latest time of publishing (ms) up to there."""
 
     ledger: int
     entry: int
@@ -61,9 +61,9 @@ class PulsarPosition(NamedTuple):
         return ":".join(str(part) for part in self)
 
     def is_covered_by(self, last: PulsarPosition) -> bool:
-        """Whether it stands at `last` or before, in the same cluster.
+        """Return True where it is at `last` or before, in the same cluster.
 
-        One that was set up anew counts from the beginning, but its clock does not.
+        A cluster that was set up again counts from the beginning, but its clock does not.
         """
         return self[:3] <= last[:3] and self.published <= last.published
 
@@ -83,23 +83,25 @@ class PulsarSource:
         """Connect and subscribe."""
         self._last = {part: PulsarPosition.of(text) for part, text in places.items()}
         try:
-            await self._apart(self._subscribe)
+            await self._in_thread(self._subscribe)
         except pulsar.PulsarException as error:
             raise self._lost(error) from error
         return places
 
     async def receive(self, limit: int) -> Sequence[ForeignMessage[pulsar.MessageId]]:
-        """What has arrived, or nothing after half a second."""
+        """The messages that have arrived, or none after half a second."""
         try:
-            found = await self._apart(self._take, limit)
-            fresh, known = self._told_apart(found)
+            found = await self._in_thread(self._take, limit)
+            fresh, known = self._fresh_and_known(found)
             if known:
-                await self._apart(self._acknowledge, known)
+                # Recognised repetitions are acknowledged at once: their first acknowledgement was
+                # lost.
+                await self._in_thread(self._acknowledge, known)
         except pulsar.PulsarException as error:
             raise self._lost(error) from error
         return [self._message(each, place) for each, place in fresh]
 
-    def _told_apart(
+    def _fresh_and_known(
         self, found: Sequence[pulsar.Message]
     ) -> tuple[list[tuple[pulsar.Message, PulsarPosition]], list[pulsar.MessageId]]:
         """Those that were not handed over before, with what to remember; and the names of the others."""
@@ -120,25 +122,26 @@ class PulsarSource:
     async def acknowledge(self, messages: Sequence[ForeignMessage[pulsar.MessageId]]) -> None:
         """Acknowledge each by itself."""
         try:
-            await self._apart(self._acknowledge, [each.receipt for each in messages])
+            await self._in_thread(self._acknowledge, [each.receipt for each in messages])
         except pulsar.PulsarException as error:
             raise self._lost(error) from error
 
     async def close(self) -> None:
         """Hang up; what was not acknowledged is delivered again."""
         if self._busy is not None:
-            # Whoever waited for it may have been cancelled; every call ends by a timeout of its own.
+            # Its caller may have been cancelled; every call ends by its own timeout.
             await asyncio.wait((self._busy,))
         client, self._client, self._consumer = self._client, None, None
         if client is not None:
             await asyncio.to_thread(client.shutdown)
 
-    async def _apart(self, call: Callable[..., T], *args: Any) -> T:
+    async def _in_thread(self, call: Callable[..., T], *args: Any) -> T:
         """Have the library do something in a thread."""
         running: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(
             None, functools.partial(call, *args)
         )
         self._busy = running
+        # A thread cannot be cancelled: the call goes on, and `close` must find it and wait.
         return await asyncio.shield(running)
 
     def _subscribe(self) -> None:
@@ -146,7 +149,8 @@ class PulsarSource:
         begin = pulsar.InitialPosition
         self._client = pulsar.Client(
             trigger.url,
-            operation_timeout_seconds=PATIENCE_S,
+            operation_timeout_seconds=TIMEOUT_S,
+            # The library would log every connection at level INFO.
             logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error),
         )
         self._consumer = self._client.subscribe(
@@ -168,6 +172,8 @@ class PulsarSource:
         try:
             found.append(self._open.receive(timeout_millis=WAIT_MS))
             while len(found) < limit:
+                # Only what has arrived already: waiting longer would delay the message that is
+                # there.
                 found.append(self._open.receive(timeout_millis=1))
         except pulsar.Timeout:
             pass

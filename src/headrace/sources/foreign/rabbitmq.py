@@ -26,7 +26,7 @@ except ImportError as error:
     raise lacking("rabbitmq", error) from error
 
 WAIT_S = 1.0
-PATIENCE_S = 15.0
+TIMEOUT_S = 15.0
 LOST = (problems.AMQPError, OSError, RuntimeError, TimeoutError)
 
 
@@ -52,8 +52,12 @@ class RabbitSource:
         self._why = None
         be_lenient()
         try:
-            self._connection = await aio_pika.connect(trigger.url, timeout=PATIENCE_S)
+            # Not `connect_robust`, which reconnects by itself and delivers into a channel whose
+            # receipts are no longer valid.
+            self._connection = await aio_pika.connect(trigger.url, timeout=TIMEOUT_S)
             channel = await self._connection.channel(publisher_confirms=False)
+            # Before the first consumer: without a limit the server would send the whole queue into
+            # our memory.
             await channel.set_qos(prefetch_count=trigger.in_flight)
             if trigger.declare:
                 queue = await channel.declare_queue(trigger.queue, durable=True)
@@ -74,14 +78,14 @@ class RabbitSource:
         return places
 
     async def receive(self, limit: int) -> Sequence[ForeignMessage[AbstractIncomingMessage]]:
-        """What has arrived, or nothing after a second."""
+        """The messages that have arrived, or none after a second."""
         if not self._arrived and self._why is None:
             self._news.clear()
             try:
                 await self._clock.timeout(self._news.wait(), WAIT_S)
             except TimeoutError:
                 if self._tag not in self._consumers:
-                    # The channel lives on, but the server sends it nothing any more.
+                    # The channel stays open, but the server sends it nothing any more.
                     raise Unavailable(f"{self._where} was deleted, or ended our consumer") from None
                 return []
         if self._why is not None:
@@ -97,6 +101,7 @@ class RabbitSource:
             raise Unavailable(f"{self._where} is not connected")
         try:
             for message in messages:
+                # `multiple` would also acknowledge earlier messages that are not appended yet.
                 await message.receipt.ack(multiple=False)
         except LOST as error:
             raise Unavailable(f"{self._where}: the connection is lost ({error})") from error
@@ -121,7 +126,10 @@ class RabbitSource:
         mark = ""
         if found.message_id:
             queue, sender = (
-                fenced(each, "/") for each in (self._trigger.queue, found.app_id or "")
+                # Both are chosen by others: without escaping, two different pairs could give one
+                # mark.
+                fenced(each, "/")
+                for each in (self._trigger.queue, found.app_id or "")
             )
             mark = f"{queue}/{sender}/{found.message_id}"
         headers = {str(name): header_text(value) for name, value in (found.headers or {}).items()}

@@ -25,8 +25,9 @@ try:
 except ImportError as error:
     raise lacking("redis", error) from error
 
+# Less than the socket's timeout, which would end a blocking read as a lost connection.
 WAIT_MS = 1_000
-PATIENCE_S = 15.0
+TIMEOUT_S = 15.0
 
 
 class RedisSource:
@@ -49,9 +50,11 @@ class RedisSource:
         self._cursor = "0-0"
         self._redis = redis.Redis.from_url(
             trigger.url,
-            socket_connect_timeout=PATIENCE_S,
-            socket_timeout=PATIENCE_S,
+            socket_connect_timeout=TIMEOUT_S,
+            socket_timeout=TIMEOUT_S,
+            # Values are bytes, and need not be UTF-8.
             decode_responses=False,
+            # One for the read that blocks, one for acknowledgements.
             max_connections=2,
         )
         for command in ("XREADGROUP", "XAUTOCLAIM"):
@@ -102,11 +105,14 @@ class RedisSource:
 
     async def _left(self, limit: int, after: str) -> list[Any]:
         entries = await self._read(after, limit)
+        # Own pending entries are read once through: an id after the last one, until none is left.
         self._own = entries[-1][0].decode() if entries else ""
         return entries
 
     async def _abandoned(self, limit: int) -> list[Any]:
         now, every = self._clock.monotonic(), self._trigger.claim_after
+        # A scan through the pending list goes on page by page; only a finished one waits for the
+        # next round.
         if self._cursor == "0-0" and now - self._swept < every:
             return []
         self._swept = now
@@ -114,6 +120,8 @@ class RedisSource:
             self._trigger.stream,
             self._group,
             self._consumer,
+            # A consumer that is only slow must not lose its entries: they are taken after
+            # `claim_after` alone.
             min_idle_time=int(every * 1_000),
             start_id=self._cursor,
             count=limit,
@@ -128,6 +136,7 @@ class RedisSource:
             self._consumer,
             {self._trigger.stream: after},
             count=limit,
+            # Redis ignores BLOCK for ids other than `>`: pending entries are there or not.
             block=WAIT_MS if after == ">" else None,
         )
         # The newer protocol has a map from streams to entries, the older one pairs, and nil for none.

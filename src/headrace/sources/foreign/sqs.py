@@ -24,6 +24,7 @@ except ImportError as error:
 
 TAKE = 10
 """The protocol's own limit for one request."""
+# Long polling costs fewer requests, but a stop of the source waits for its end.
 WAIT_S = 2
 REFUSALS = {
     "AccessDenied",
@@ -77,6 +78,8 @@ class SqsSource:
                 MaxNumberOfMessages=min(limit, TAKE),
                 WaitTimeSeconds=WAIT_S,
                 VisibilityTimeout=int(self._trigger.visibility),
+                # All: the group id (the key) and the time of sending are among them, and are sent
+                # only on request.
                 MessageSystemAttributeNames=["All"],
                 MessageAttributeNames=["All"],
             )
@@ -113,6 +116,7 @@ class SqsSource:
             else base64.b64encode(said.get("BinaryValue", b"")).decode()
             for name, said in found.get("MessageAttributes", {}).items()
         }
+        # The id, not the receipt handle, which is another at each delivery.
         mark = f"{self._url}/{found['MessageId']}"
         sent = system.get("SentTimestamp")
         event = Event(

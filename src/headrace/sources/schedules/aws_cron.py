@@ -17,6 +17,7 @@ from headrace.model.errors import Misuse
 
 MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 DAYS: Final = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+# As EventBridge documents the field.
 FIRST_YEAR, LAST_YEAR = 1970, 2199
 _ITEM: Final = re.compile(r"(?P<low>\*|\w+)(?:-(?P<high>\w+))?(?:/(?P<step>\d+))?")
 
@@ -48,13 +49,16 @@ class AwsCron:
 
     def times(self, after: datetime) -> Iterator[datetime]:
         """Every time after `after` (an aware datetime), ascending; ends with the last year."""
+        # With fixed hours the wall clock decides; with `*` every hour that passes counts, so the
+        # two ways differ at a change of the clock.
         if self._every_hour:
             yield from self._by_the_hour(after)
             return
         last = after.astimezone(UTC)
-        for wall in self._walls(after.astimezone(self._zone).replace(tzinfo=None)):
+        for wall in self._wall_times(after.astimezone(self._zone).replace(tzinfo=None)):
             moment = wall.replace(tzinfo=self._zone, fold=0)
             at = moment.astimezone(UTC)
+            # A wall time in the gap comes back from UTC as another one. AWS leaves such runs out.
             is_skipped = at.astimezone(self._zone).replace(tzinfo=None) != wall
             if not is_skipped and at > last:
                 last = at
@@ -65,8 +69,10 @@ class AwsCron:
         at = after.astimezone(UTC)
         offset = _offset(at, self._zone)
         while True:
-            for wall in self._walls((at + offset).replace(tzinfo=None)):
+            for wall in self._wall_times((at + offset).replace(tzinfo=None)):
                 found = wall.replace(tzinfo=UTC) - offset
+                # Beyond the next change of the clock this offset is wrong: continue from there
+                # with the new one.
                 if _offset(found, self._zone) != offset:
                     break
                 at = found
@@ -76,7 +82,7 @@ class AwsCron:
             change = _change(at, found, self._zone)
             at, offset = change - timedelta(seconds=1), _offset(change, self._zone)
 
-    def _walls(self, after: datetime) -> Iterator[datetime]:
+    def _wall_times(self, after: datetime) -> Iterator[datetime]:
         """Every reading of the wall clock that fits, after `after`."""
         for year in self._years:
             if year < after.year:
@@ -130,6 +136,7 @@ class AwsCron:
             if not 1 <= int(nth[2]) <= 5:
                 raise self._refusal(f"`{item}`: a month has no weekday number {nth[2]}")
             weekday = self._number(nth[1], 1, 7, DAYS) - 1
+            # May exceed the month (a fifth Friday); `_days_of` drops what is beyond its length.
             return {(weekday - first) % 7 + 1 + 7 * (int(nth[2]) - 1)}
         if last := re.fullmatch(r"(\w+)L", item):
             weekday = self._number(last[1], 1, 7, DAYS) - 1

@@ -1,9 +1,9 @@
-"""Keeps every appointment of a node with the clock: one page a date, one wait, one change for all due.
+"""The queue of a node's schedules: one list per due time, one wait, one change for all that are due.
 
-In: appointments, each with the date it is due next. Out: what they say, appended together with what
-they remember, so that a thousand due in one instant cost one commit. What is said is made ready while
-nothing is due, for a calendar takes longer to read than an event to append. An appointment that
-cannot be kept takes nobody with it. It knows no calendar: dates come from the appointments.
+In: appointments, each with its next due time. Out: their events, appended together with their
+checkpoints, so that a thousand due at one time cost one commit. Drafts are prepared while
+nothing is due, since computing a calendar takes longer than appending an event. An appointment that
+fails does not affect the others. It knows no calendar: dates come from the appointments.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_TOGETHER_BYTES: Final = 4 << 20
 
 
 class Appointment(Protocol):
-    """Something to be said at dates; owned by whoever keeps it, used by the schedule queue meanwhile."""
+    """Events to append at given times; owned by its source, used by the schedule queue meanwhile."""
 
     @property
     def due(self) -> int | None:
@@ -32,20 +32,20 @@ class Appointment(Protocol):
         ...
 
     def prepare(self) -> None:
-        """Make ready what is to be said if the date is kept in time. Again is harmless."""
+        """Prepare the draft for a date that is met on time. Safe to call twice."""
         ...
 
     def draft(self, now: int) -> Draft:
-        """What is to be said at `now`, which is `due` or later. Again is harmless."""
+        """The draft for `now`, which is `due` or later. Safe to call twice."""
         ...
 
     def said(self) -> None:
-        """The last draft is on the disk: go on to the next date."""
+        """Continue with the next date: the last draft is on the disk."""
         ...
 
 
 class _Entry:
-    """An appointment and whoever waits for its end."""
+    """An appointment and the future that its source awaits."""
 
     __slots__ = ("appointment", "end")
 
@@ -67,7 +67,7 @@ class ScheduleQueue:
     def __init__(self, clock: Clock, tasks: Tasks) -> None:
         self._clock = clock
         self._tasks = tasks
-        # What falls on a date stands on its page: a thousand at once are one date to look for.
+        # One list per date: a thousand appointments at one time are one entry of the heap.
         self._dates: list[int] = []
         self._pages: dict[int, list[_Entry]] = {}
         self._noted = 0
@@ -79,7 +79,7 @@ class ScheduleQueue:
     async def keep(self, appointment: Appointment) -> None:
         """Keep it at every date it has; return after the last.
 
-        Cancelled, nothing more of it is begun.
+        When it is cancelled, no later date is processed.
 
         Raises:
             Fenced: Another node has kept it; look at what it remembered, and begin again.
@@ -92,12 +92,14 @@ class ScheduleQueue:
             self._enter(entry)
             await end
         finally:
+            # The entry stays in its list until its date comes or `_forget` rebuilds: searching the
+            # lists would cost each removal.
             self._live.discard(entry)
             self._unready.pop(entry, None)
             self._forget()
 
     def _enter(self, entry: _Entry) -> None:
-        """Note the next date, and see to it that somebody waits for it."""
+        """Note the next date, and see that the task waits for it."""
         due = entry.appointment.due
         if entry.end.done():
             return
@@ -107,7 +109,7 @@ class ScheduleQueue:
         self._note(due, [entry])
         self._unready[entry] = None
         if self._waits_for is not None:
-            # Whoever waits is to look again: this may be earlier, and wants to be made ready.
+            # The task must look again: this date may be earlier, and its draft must be prepared.
             self._stop()
         if self._keeper is None or self._keeper.done():
             self._keeper = self._tasks.start(self._run(), name="agenda")
@@ -134,12 +136,13 @@ class ScheduleQueue:
             self._keeper = None
 
     def _forget(self) -> None:
-        """Let go of entries that have left, once they are the most."""
+        """Drop entries that have left, once they are the majority."""
+        # Rebuilt only when most entries are gone, so the cost is shared by as many removals.
         if self._noted > 2 * len(self._live):
             pages, self._pages, self._dates, self._noted = self._pages, {}, [], 0
             for date, entries in pages.items():
-                if living := [entry for entry in entries if entry in self._live]:
-                    self._note(date, living)
+                if left := [entry for entry in entries if entry in self._live]:
+                    self._note(date, left)
         if not self._live and self._waits_for is not None:
             self._stop()
 
@@ -149,7 +152,7 @@ class ScheduleQueue:
                 if self._dates[0] <= self._clock.now():
                     await self._say(self._gather(self._clock.now()))
                 elif self._unready:
-                    # One at a time: whoever else has something to do comes in between.
+                    # One at a time, so that other tasks of the loop run in between.
                     self._make_ready(next(iter(self._unready)))
                     await self._clock.sleep(0)
                 else:
@@ -158,6 +161,7 @@ class ScheduleQueue:
                     self._waits_for = None
         except Exception as error:
             self._waits_for = None
+            # Without this their sources would wait for ever on a task that has ended.
             for entry in self._live:
                 entry.fail(error)
             raise
@@ -166,7 +170,7 @@ class ScheduleQueue:
         del self._unready[entry]
         try:
             entry.appointment.prepare()
-        except Exception as error:  # noqa: BLE001 - its owner's to judge
+        except Exception as error:  # noqa: BLE001 - given to its source
             entry.fail(error)
 
     def _gather(self, now: int) -> list[tuple[_Entry, Draft]]:
@@ -178,6 +182,8 @@ class ScheduleQueue:
             page = self._take_page()
             for place, entry in enumerate(page):
                 if max(len(drafts), events) >= MAX_TOGETHER or size >= MAX_TOGETHER_BYTES:
+                    # The rest of the date goes back: one change must not hold an unbounded number
+                    # of events.
                     self._note(date, page[place:])
                     return drafts
                 self._unready.pop(entry, None)
@@ -185,7 +191,7 @@ class ScheduleQueue:
                     continue
                 try:
                     draft = entry.appointment.draft(now)
-                except Exception as error:  # noqa: BLE001 - its owner's to judge
+                except Exception as error:  # noqa: BLE001 - given to its source
                     entry.fail(error)
                     continue
                 for append in draft.appends:
@@ -195,19 +201,22 @@ class ScheduleQueue:
         return drafts
 
     async def _say(self, drafts: list[tuple[_Entry, Draft]]) -> None:
-        """Say all of it; halve what is turned down, until whoever is to blame stands alone."""
+        """Commit all drafts; halve what is refused, until the one at fault is alone."""
+        # A source may have been cancelled since the drafts were gathered: its trigger is gone.
         drafts = [drafted for drafted in drafts if drafted[0] in self._live]
         if not drafts:
             return
         try:
             await say([draft for _, draft in drafts])
+        # Not halved: whether the change landed is unknown, and no single draft is at fault.
         except Unavailable as error:
             for entry, _ in drafts:
                 entry.fail(error)
-        except Exception as error:  # noqa: BLE001 - given to whom it concerns
+        except Exception as error:  # noqa: BLE001 - given to the source it concerns
             if len(drafts) == 1:
                 drafts[0][0].fail(error)
             else:
+                # A fenced or oversize draft is found in log2(n) commits, and the others land.
                 middle = len(drafts) // 2
                 await self._say(drafts[:middle])
                 await self._say(drafts[middle:])

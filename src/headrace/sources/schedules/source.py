@@ -1,8 +1,8 @@
-"""Keeps to a timetable: at the next time it says that it has come, and remembers the one after.
+"""Fires a schedule: at each of its times it appends an event, and stores the time after.
 
-Waiting is the schedule queue's affair. The next time is stored with the event that says so, in one change: a node that dies in between has
-fired or has not, and whoever comes next goes on from there. Times that are past when nobody was
-there are treated as the schedule's `misfire` says. A wall clock that is set back repeats nothing,
+The schedule queue waits. The next time is stored in one change with the event: a node that dies in between has
+fired or has not, and the next one continues from there. Times that passed while no node
+ran are treated as the schedule's `misfire` says. A wall clock that is set back repeats nothing,
 for the stored time only moves forward.
 """
 
@@ -23,6 +23,7 @@ from headrace.sources.schedules.schedule_queue import ScheduleQueue
 from headrace.sources.schedules.timetable import Timetable, timetable_of
 
 EVENT_TYPE: Final = "headrace.schedule"
+# A busy node or a restart delays a time by seconds; that is not what `misfire` is about.
 GRACE_US: Final = 60_000_000
 """A time that is this little past still counts as kept, and is never a misfire."""
 MAX_MISFIRES: Final = 1_000
@@ -31,10 +32,10 @@ MISSED_HEADER: Final = "headrace-missed"
 
 
 class ScheduleState(msgspec.Struct, frozen=True):
-    """What is remembered of a schedule.
+    """The checkpoint of a schedule.
 
     Attributes:
-        of: The schedule it belongs to; a changed one begins anew.
+        of: The schedule it belongs to; a changed one starts again.
         next: When it fires next (µs since the epoch); None where it never will.
         fired: The latest time it fired for; 0 where it has not yet.
     """
@@ -53,84 +54,91 @@ class ScheduleSource:
         self._clock = clock
         self._agenda = agenda
 
-    async def run(self, outlet: SourceAppender) -> None:
+    async def run(self, appender: SourceAppender) -> None:
         """Fire until the last time has come, or for ever."""
         while True:
             try:
-                standing = await self._standing(outlet)
+                state = await self._state(appender)
                 await self._agenda.keep(
-                    ScheduleKeeper(self._schedule, self._times, standing, outlet)
+                    ScheduleKeeper(self._schedule, self._times, state, appender)
                 )
             except Fenced:
-                # Another node has fired; go on from what it remembered.
+                # Another node has fired; continue from its checkpoint.
                 continue
             return
 
-    async def _standing(self, outlet: SourceAppender) -> ScheduleState:
-        standing = decode_standing(await outlet.checkpoint())
-        if standing is None or standing.of != fingerprint(self._schedule):
+    async def _state(self, appender: SourceAppender) -> ScheduleState:
+        state = decode_state(await appender.checkpoint())
+        if state is None or state.of != fingerprint(self._schedule):
             now = self._clock.now()
             first = self._times.first(now)
             if first is None:
                 # A moment that comes while a node starts, or is deployed for it, is kept as well.
                 first = self._times.first(now - GRACE_US)
-            standing = ScheduleState(fingerprint(self._schedule), first)
-            await outlet.emit([], checkpoint=_encode(standing))
-        return standing
+            state = ScheduleState(fingerprint(self._schedule), first)
+            # Stored before the first time comes: a node that starts later must see that it was
+            # missed.
+            await appender.emit([], checkpoint=_encode(state))
+        return state
 
 
 class ScheduleKeeper:
     """A schedule as an appointment of the schedule queue; owned by its source's one run."""
 
     def __init__(
-        self, schedule: Schedule, times: Timetable, standing: ScheduleState, outlet: SourceAppender
+        self, schedule: Schedule, times: Timetable, state: ScheduleState, appender: SourceAppender
     ) -> None:
         self._schedule = schedule
         self._times = times
-        self._outlet = outlet
-        self._standing = self._next = standing
+        self._appender = appender
+        self._state = self._next = state
         self._in_time: tuple[Draft, ScheduleState] | None = None
 
     @property
     def due(self) -> int | None:
-        """When it fires next."""
-        return self._standing.next
+        """The time at which it fires next."""
+        return self._state.next
 
     def prepare(self) -> None:
-        """Find out what follows, and write down what to say of a time that is kept."""
-        if self._in_time is None and self._standing.next is not None:
-            self._in_time = self._drafted(self._standing.next)
+        """Compute the next time, and the event of one that is met on time."""
+        if self._in_time is None and self._state.next is not None:
+            self._in_time = self._drafted(self._state.next)
 
     def draft(self, now: int) -> Draft:
-        """What is to be said at `now`; what was made ready, unless something was missed."""
+        """The draft for `now`; the prepared one, unless a time was missed."""
         self.prepare()
-        assert self._in_time is not None and self._standing.next is not None  # noqa: S101, PT018 - it is due
+        assert self._in_time is not None and self._state.next is not None  # noqa: S101, PT018 - it is due
         draft, self._next = self._in_time
         following = self._next.next
-        if now - self._standing.next > GRACE_US or (following is not None and following <= now):
+        # Prepared for a time that is met; a late one may stand for several times, and is computed
+        # again.
+        if now - self._state.next > GRACE_US or (following is not None and following <= now):
             draft, self._next = self._drafted(now)
         return draft
 
     def said(self) -> None:
-        """Go on to the time after."""
-        self._standing = self._next
+        """Continue with the time after."""
+        self._state = self._next
         self._in_time = None
 
     def _drafted(self, now: int) -> tuple[Draft, ScheduleState]:
-        events, after = due(self._schedule, self._times, self._standing, now, self._outlet.stream)
-        return self._outlet.draft(events, checkpoint=_encode(after), is_guarded=True), after
+        # Guarded: the check of the checkpoint alone keeps a second event from being appended, so
+        # no id is looked up.
+        events, after = due(self._schedule, self._times, self._state, now, self._appender.stream)
+        return self._appender.draft(events, checkpoint=_encode(after), is_guarded=True), after
 
 
 def due(
-    schedule: Schedule, times: Timetable, standing: ScheduleState, now: int, stream: str
+    schedule: Schedule, times: Timetable, state: ScheduleState, now: int, stream: str
 ) -> tuple[list[Event], ScheduleState]:
-    """What is to be said at `now`, and what is remembered then. Pure."""
-    assert standing.next is not None  # noqa: S101 - the caller has waited for it
-    following = times.following(standing.next)
+    """The events to append at `now`, and the new checkpoint. Pure."""
+    assert state.next is not None  # noqa: S101 - the caller has waited for it
+    following = times.following(state.next)
     if following is None or following > now:
-        past = [standing.next]
+        past = [state.next]
     else:
-        past = times.missed(standing.next, now, MAX_MISFIRES)
+        past = times.missed(state.next, now, MAX_MISFIRES)
+        # From the last missed time: the pause does not move the timetable.
         following = times.following(past[-1])
     kept = [time for time in past if now - time <= GRACE_US]
     late = past[: len(past) - len(kept)]
@@ -140,8 +148,8 @@ def due(
     elif schedule.misfire == "all":
         events += [event_of(schedule, time, stream, missed=1) for time in late]
     events += [event_of(schedule, time, stream) for time in kept]
-    fired = kept[-1] if kept else late[-1] if events else standing.fired
-    return events, ScheduleState(standing.of, following, fired)
+    fired = kept[-1] if kept else late[-1] if events else state.fired
+    return events, ScheduleState(state.of, following, fired)
 
 
 def event_of(
@@ -154,6 +162,7 @@ def event_of(
     return Event(
         msgspec.json.encode(value),
         time=time,
+        # By the time it is for, not the time it fired: handlers can recognise a repetition.
         id=f"{stream}@{time}" if id is None else id,
         headers={MISSED_HEADER: str(missed)} if missed else None,
         type=EVENT_TYPE,
@@ -174,7 +183,7 @@ def in_words(schedule: Schedule) -> str:
 
 
 def fingerprint(schedule: Schedule) -> str:
-    """What tells a changed timetable from the same one; policies and payloads may change."""
+    """Text that changes with the timetable; policies and payloads may change without it."""
     return f"{schedule.__struct_config__.tag} {in_words(schedule)}"
 
 
@@ -188,10 +197,10 @@ def written(time: int) -> str:
     return datetime.fromtimestamp(time / 1_000_000, UTC).isoformat().replace("+00:00", "Z")
 
 
-def decode_standing(row: bytes | None) -> ScheduleState | None:
-    """What was remembered; None where nothing was."""
+def decode_state(row: bytes | None) -> ScheduleState | None:
+    """Decode a checkpoint; None where there is none."""
     return None if row is None else msgspec.json.decode(row, type=ScheduleState)
 
 
-def _encode(standing: ScheduleState) -> bytes:
-    return msgspec.json.encode(standing)
+def _encode(state: ScheduleState) -> bytes:
+    return msgspec.json.encode(state)

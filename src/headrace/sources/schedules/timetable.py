@@ -21,6 +21,7 @@ from headrace.sources.schedules.unix_cron import UnixCron
 
 COUNTED: Final = 2_000
 """Missed times are counted one by one up to here."""
+# Integer arithmetic throughout: `timestamp()` is a float, and loses microseconds.
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _UNITS: Final = {"minute": 60, "hour": 3_600, "day": 86_400}
@@ -65,7 +66,7 @@ class CalendarTimes:
         """Counted through; where there are too many, only the last stretch is."""
         found = self._until(now, due - 1, keep)
         while found[-1] <= now and (after := self.following(found[-1])) and after <= now:
-            # So many were missed that counting all would hold everything else up.
+            # So many were missed that counting all would block the loop.
             span = max((found[-1] - found[0]) * 2, 1_000_000)
             closer = self._until(now, max(now - span, found[-1]), keep)
             found = (found + closer)[-keep:]
@@ -99,6 +100,7 @@ class EvenTimes:
             return self._begin
         if self._period is None:
             return None
+        # On the grid of the first moment, so that a redeployment does not move the times.
         return now + self._period - (now - self._begin) % self._period
 
     def following(self, last: int) -> int | None:
@@ -109,6 +111,7 @@ class EvenTimes:
         """By arithmetic, however many there are."""
         if self._period is None:
             return [due]
+        # Computed, not counted: a period of a second over a year has 31 million.
         count = (now - due) // self._period + 1
         return [due + self._period * at for at in range(max(count - keep, 0), count)]
 
@@ -177,6 +180,8 @@ def _moment(text: str, zone: tzinfo) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise Misuse(f"`{text}` is not a moment; write such as `2026-12-24T18:00:00`") from error
+    # `fromisoformat` reads a bare date as midnight; a schedule by mistake at midnight would go
+    # unnoticed.
     if "T" not in text and " " not in text:
         raise Misuse(f"`{text}` says no time of day; write such as `{text}T18:00:00`")
     if moment.tzinfo is None:

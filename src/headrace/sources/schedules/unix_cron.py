@@ -19,6 +19,7 @@ NAMED: Final = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
     "@midnight": "0 0 * * *",
+    # As crontab(5) expands them.
     "@weekly": "0 0 * * 0",
     "@monthly": "0 0 1 * *",
     "@yearly": "0 0 1 1 *",
@@ -34,10 +35,14 @@ class UnixCron:
         self._zone: tzinfo = UTC if str(zone) == "UTC" else zone
         fields = self._text.split()
         minute, hour = fields[-5], fields[-4]
+        # Vixie cron's rule: with `*` a job runs every hour of the day that the clock shows, also
+        # the one that comes twice.
         is_interval = minute.startswith("*") or hour.startswith("*")
-        # Five fields are cronsim's own affair; with seconds it knows nothing of daylight saving.
+        # Five fields are handled by cronsim; with seconds it ignores daylight saving.
         self._by_wall = len(fields) == 6 and not is_interval and self._zone is not UTC
         try:
+            # Fails at deployment, not at the first date: cronsim finds `30 2 31 2 *` impossible
+            # only when it searches.
             next(self.times(datetime(2026, 1, 1, tzinfo=UTC)))
         except (CronSimError, StopIteration) as error:
             why = str(error) or "no date will ever fit it"

@@ -1,1 +1,1 @@
-"""What serves `SqlTable`: an outbox in SQLite, logical replication from PostgreSQL."""
+"""Sources of `SqlTable`: an outbox in SQLite, logical replication from PostgreSQL."""

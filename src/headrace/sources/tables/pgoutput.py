@@ -17,8 +17,10 @@ from headrace.model.errors import Corrupt
 from headrace.model.triggers.tables import RowOp
 from headrace.sources.tables.row_events import RowChange, plain
 
+# PostgreSQL counts microseconds from 2000-01-01.
 EPOCH_2000_US: Final = 946_684_800_000_000
 
+# Type oids of the catalog (pg_type), which never change: int8, int2, int4, oid.
 WHOLE: Final = frozenset({20, 21, 23, 26})
 FLOATS: Final = frozenset({700, 701})
 _ROW_OPS: Final[dict[bytes, RowOp]] = {b"I": "insert", b"U": "update", b"D": "delete"}
@@ -35,7 +37,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A change, the place of its transaction, and how many of it are told with this one."""
+    """A change, the place of its transaction, and how many of its changes are read with this one."""
 
     change: RowChange
     lsn: int
@@ -46,8 +48,8 @@ class Decoder:
     """Reads one connection's messages. Begin a new one with each connection.
 
     Attributes:
-        open: Whether a transaction has begun and not ended.
-        ended: Where the last whole transaction ends, to be confirmed once it is told.
+        open: True within a transaction.
+        ended: Where the last whole transaction ends, to be confirmed once it is appended.
     """
 
     def __init__(self) -> None:
@@ -57,7 +59,7 @@ class Decoder:
         self._lsn = self._time = self._count = 0
 
     def feed(self, data: bytes) -> Placed | None:
-        """What the message says of a row; None for one that only tells what follows means.
+        """The change that the message describes; None for one that only describes later messages.
 
         Raises:
             Corrupt: It is no such message.
@@ -82,6 +84,8 @@ class Decoder:
                 (number,) = read.take(">I")
                 read.text(), read.text()
                 _, count = read.take(">ch")
+                # Sent once per connection and again after ALTER TABLE, always before the first
+                # change that uses it.
                 self._relations[number] = tuple(_column(read) for _ in range(count))
             case b"I" | b"U" | b"D":
                 return self._row(_ROW_OPS[kind], read)
@@ -108,7 +112,7 @@ class Decoder:
             else:
                 before = row
         if after is not None and before is not None:
-            # What is stored apart and did not change is sent only in the old row.
+            # A large value that is stored out of line (TOAST) and did not change is sent only in the old row.
             after |= {name: before[name] for name in missing if name in before}
             missing = tuple(name for name in missing if name not in after)
         return self._placed(op, before, after, missing)
@@ -120,6 +124,8 @@ class Decoder:
         after: dict[str, Any] | None,
         unchanged: tuple[str, ...],
     ) -> Placed:
+        # Place of the commit, and the number within it: the same when the transaction is sent
+        # again.
         position = f"{lsn_text(self._lsn)}/{self._count}"
         self._count += 1
         change = RowChange(op, before, after, position, self._time, unchanged)
@@ -171,6 +177,7 @@ def _tuple(
         kind = read.raw(1)
         if kind == b"n":
             row[column.name] = None
+        # An unchanged TOAST value: the server did not read it, and does not send it.
         elif kind == b"u":
             left.append(column.name)
         else:
@@ -182,6 +189,8 @@ def _tuple(
 def value_of(text: bytes, oid: int) -> Any:
     """A value of the type `oid` in PostgreSQL's text form, as JSON can hold it; exact, or text."""
     match oid:
+        # NUMERIC is not among them: JSON numbers are floats to most readers, and would lose
+        # digits.
         case _ if oid in WHOLE:
             return int(text)
         case _ if oid in FLOATS:

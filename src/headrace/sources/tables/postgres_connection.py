@@ -33,6 +33,7 @@ SETTINGS: Final = (
 )
 CONNECT_S: Final = 10
 PAGE: Final = 1_000
+# Errors that trying again does not mend: an operator must change something.
 FOR_GOOD: Final = (
     psycopg.errors.InsufficientPrivilege,
     psycopg.errors.UndefinedObject,
@@ -43,7 +44,7 @@ FOR_GOOD: Final = (
 
 
 class About(NamedTuple):
-    """What there is to know of a table.
+    """Description of a table.
 
     Attributes:
         schema, name, columns: As the database has them.
@@ -93,6 +94,8 @@ class Replica:
                 application_name="headrace",
                 **extra,
             )
+            # autocommit: CREATE_REPLICATION_SLOT and START_REPLICATION are refused within a
+            # transaction.
             self._connection = await psycopg.AsyncConnection.connect(address, autocommit=True)
 
     async def close(self) -> None:
@@ -111,9 +114,11 @@ class Replica:
 
     async def snapshot(self, about: About, name: str) -> AsyncIterator[list[dict[str, Any]]]:
         """The rows as the exported snapshot `name` shows them, page by page."""
+        # SET TRANSACTION SNAPSHOT needs this level, and must be the transaction's first statement.
         await self.ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         await self.ask(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(name)))
         await self.ask(
+            # A cursor: a plain SELECT would be held in memory as a whole.
             sql.SQL("DECLARE pages NO SCROLL CURSOR FOR SELECT {} FROM {}").format(
                 sql.SQL(", ").join(sql.Identifier(column) for column in about.columns),
                 sql.Identifier(about.schema, about.name),
@@ -137,19 +142,21 @@ class Replica:
             ]
 
     async def start(self, slot: str, publication: str) -> None:
-        """Begin to stream what the slot has not been told is safe.
+        """Begin to stream what was not confirmed to the slot.
 
         Raises:
             Misuse: The slot is lost.
             Unavailable: Another node streams from it.
         """
         query = (
+            # 0/0: from the last confirmed position, which the server keeps with the slot.
             f'START_REPLICATION SLOT "{slot}" LOGICAL 0/0 '
             f"(proto_version '1', publication_names '\"{publication}\"')"
         )
         connection = self._open.pgconn
         with translated("the stream cannot begin"):
             connection.send_query(query.encode())
+            # The socket is non-blocking: what did not fit is sent in the next round.
             while connection.flush():
                 await self._clock.sleep(0.01)
             while connection.is_busy():
@@ -167,6 +174,7 @@ class Replica:
         connection = self._open.pgconn
         while True:
             with translated("the stream broke off"):
+                # 1: without blocking. psycopg has no asynchronous interface to COPY BOTH.
                 size, data = connection.get_copy_data(1)
                 if size > 0:
                     return bytes(data)
@@ -179,7 +187,7 @@ class Replica:
                     return None
 
     def confirm(self, lsn: int) -> None:
-        """Tell the server that everything up to `lsn` is on our disk."""
+        """Confirm to the server that everything up to `lsn` is on our disk."""
         now = self._clock.now() - EPOCH_2000_US
         with translated("the stream broke off"):
             self._open.pgconn.put_copy_data(struct.pack(">cqqqqb", b"r", lsn, lsn, lsn, now, 0))
@@ -207,10 +215,10 @@ class Replica:
 
 
 async def about_table(replica: Replica, table: str, key: tuple[str, ...]) -> About:
-    """What the table is, and by which columns its rows are known.
+    """Describe the table, and the columns that identify its rows.
 
     Raises:
-        Misuse: Changes of its rows could not be told.
+        Misuse: Changes of its rows could not be read.
         Unavailable: It is not there.
     """
     if (await replica.ask("SHOW wal_level"))[0][0] != "logical":
@@ -228,6 +236,7 @@ async def about_table(replica: Replica, table: str, key: tuple[str, ...]) -> Abo
     relations = [_relation(row) for row in await replica.ask(RELATIONS, oid)]
     columns = await replica.ask(
         "SELECT attname FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped "
+        # Generated columns are not in the replication stream, so the snapshot leaves them out too.
         "AND attgenerated = '' ORDER BY attnum",
         oid,
     )
@@ -260,10 +269,10 @@ async def unpublished(replica: Replica, publication: str, about: About) -> list[
 
 
 def not_streamed(tables: Sequence[str], slot: str) -> str:
-    """What is wrong where a publication lacks `tables`, and what to do."""
+    """The error where a publication lacks `tables`, and what to do."""
     return (
-        f"`{tables[0]}` was made anew, added since, or taken out of the publication `{slot}`: its changes "
-        "are not streamed; begin anew with another `slot=`"
+        f"`{tables[0]}` was created again, added since, or taken out of the publication `{slot}`: its changes "
+        "are not streamed; start again with another `slot=`"
     )
 
 

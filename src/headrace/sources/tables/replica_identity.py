@@ -1,4 +1,4 @@
-"""Whether PostgreSQL says of every change of a table which row it was; pure.
+"""Checks whether PostgreSQL identifies the row of every change of a table; pure.
 
 In: what the catalog says of the table and of all that belongs to it. A table that is published without
 saying so makes its owner's own UPDATE and DELETE fail, so it must be refused before. Partitions do
@@ -46,20 +46,22 @@ class Relation(NamedTuple):
 
 
 def refusal(relations: Sequence[Relation], key: Sequence[str]) -> str | None:
-    """Why the changes of `relations`, the watched table first, cannot be told; None where they can."""
+    """The reason why changes of `relations`, the watched table first, cannot be read; None where they can."""
     root = relations[0]
     for each in relations:
         if each.kind in OTHER_KINDS:
             kind, cure = OTHER_KINDS[each.kind]
             whose = "" if each is root else f" and belongs to `{root.name}`"
             return f"`{each.name}` is {kind}{whose}: its changes are not streamed; {cure}"
+        # Unlogged tables write nothing to the write-ahead log, from which changes are decoded.
         if each.persistence != PERMANENT:
             return f"`{each.name}` is not logged, so its changes are not streamed: `ALTER TABLE {each.name} SET LOGGED`"
-    unfit = [each for each in relations if not _is_told(each, root, key)]
+    unfit = [each for each in relations if not _is_identified(each, root, key)]
     if not unfit:
         return None
     cure = "; ".join(f"ALTER TABLE {each.name} REPLICA IDENTITY FULL" for each in unfit[:SHOWN])
     more = f" (and {len(unfit) - SHOWN} more)" if len(unfit) > SHOWN else ""
+    # The primary key needs no FULL: its columns are in every change by default.
     hint = ", or leave out `key_columns=`" if root in unfit and root.primary else ""
     return f"`{unfit[0].name}` does not say which row was changed: `{cure}`{more}{hint}"
 
@@ -73,7 +75,7 @@ def streamed(relations: Sequence[Relation]) -> tuple[Relation, ...]:
     return tuple(each for each in relations if not each.is_partition or each is relations[0])
 
 
-def _is_told(each: Relation, root: Relation, key: Sequence[str]) -> bool:
+def _is_identified(each: Relation, root: Relation, key: Sequence[str]) -> bool:
     if each is not root and each.is_partition and root.kind == PARTITIONED:
         # Nothing is stored in one that is parted again. The server writes what the partition keeps
         # of the old row, under the name of what the root says it keeps.

@@ -1,7 +1,7 @@
 """A row's change as an event, the same whichever database it comes from. Pure.
 
-The value is `{"op", "before", "after", "table", "position"}`. A change of the key is told as a
-`delete` under the old key and an `insert` under the new one, so that one key's events tell all of it.
+The value is `{"op", "before", "after", "table", "position"}`. A change of the key becomes a
+`delete` under the old key and an `insert` under the new one, so that one key's events are complete.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from headrace.model.event import Event
 from headrace.model.triggers.tables import SLOT_LENGTH, Row, RowOp, SqlTable, key_of
 
 _PLAIN = re.compile(r"_[a-z0-9]+\.[a-z0-9_]+\.[a-z]+\.[0-9]+")
-"""Streams whose name can be told from its words with `_` between them: the first one is the app."""
+"""Streams whose name stays unique with `_` between its words: the first one is the app."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowChange:
-    """What happened to one row.
+    """A change of one row.
 
     Attributes:
         op: What was done.
-        before: The row as it was, as far as the database tells; None where it was not.
+        before: The row as it was, as far as the database reports it; None where it was not.
         after: The row as it is; None where it is no more.
         position: Where the change stands in the database's own order.
         time: When, in microseconds since the epoch; None for unknown.
@@ -46,10 +46,12 @@ class RowChange:
 def events_of(
     change: RowChange, *, table: str, key: tuple[str, ...], stream: str, origin: str = ""
 ) -> list[Event]:
-    """The events that tell of `change`: one, or two where it changed the row's key.
+    """The events of `change`: one, or two where it changed the row's key.
 
-    `origin` tells positions apart where a database gives them more than once.
+    `origin` distinguishes positions that a database gives more than once.
     """
+    # With the time: a database that was put back gives positions again, and the log would take new
+    # changes for duplicates.
     mark = f"{stream}@{origin}{change.position}@{change.time}"
     old = None if change.before is None else key_of(change.before, key)
     new = None if change.after is None else key_of(change.after, key)
@@ -67,6 +69,7 @@ def plain(value: Any) -> Any:
     match value:
         case bytes():
             return base64.b64encode(value).decode()
+        # JSON has no NaN and no infinity.
         case float() if not math.isfinite(value):
             return str(value)
         case _:
@@ -74,10 +77,12 @@ def plain(value: Any) -> Any:
 
 
 def slot_of(trigger: SqlTable, stream: str) -> str:
-    """What the database calls this reader: no two streams have one name."""
+    """The reader's name in the database: unique for each stream."""
     if trigger.slot is not None:
         return trigger.slot
     name = "headrace" + re.sub(r"[^a-z0-9_]", "_", stream.lower())
+    # Cutting or replacing characters could give two streams one name, and two readers would share
+    # a slot.
     if len(name) <= SLOT_LENGTH and _PLAIN.fullmatch(stream):
         return name
     digest = hashlib.blake2b(stream.encode(), digest_size=6).hexdigest()

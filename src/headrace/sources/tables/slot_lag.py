@@ -1,6 +1,6 @@
-"""Asks a PostgreSQL server how far a table's replication slot is behind.
+"""Lag of a table's replication slot, as the PostgreSQL server reports it.
 
-It is the server that is asked, since it keeps its log for the slot whether or not this node is well:
+The server is queried, since it keeps its log for the slot whether or not this node is well:
 what is kept for a reader that does not come fills the server's disk.
 """
 
@@ -21,8 +21,8 @@ from headrace.sources.tables.postgres_connection import (
 )
 from headrace.sources.tables.row_events import slot_of
 
-PATIENCE_S: Final = 3.0
-QUESTION: Final = (
+TIMEOUT_S: Final = 3.0
+QUERY: Final = (
     "SELECT active, coalesce(wal_status, ''), safe_wal_size::bigint, "
     "pg_wal_lsn_diff(here, confirmed_flush_lsn)::bigint, pg_wal_lsn_diff(here, restart_lsn)::bigint "
     "FROM pg_replication_slots, (SELECT CASE WHEN pg_is_in_recovery() "
@@ -32,20 +32,22 @@ QUESTION: Final = (
 """`wal_status` is there since PostgreSQL 13."""
 
 
-async def slot_standing(trigger: SqlTable, stream: str, clock: Clock) -> Slot:
-    """The slot of the `SqlTable` that feeds `stream`; what the database refuses is told, not raised."""
+async def slot_state(trigger: SqlTable, stream: str, clock: Clock) -> Slot:
+    """The slot of the `SqlTable` that feeds `stream`; an error of the database is in it, not raised."""
     name = slot_of(trigger, stream)
     replica = Replica(trigger.url, clock)
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        # A page for operators waits for this: a server that is away must not hold it up.
+        async with asyncio.timeout(TIMEOUT_S):
             await replica.connect(replication=False)
-            rows = await replica.ask(QUESTION, name)
+            rows = await replica.ask(QUERY, name)
             trouble = await _trouble(replica, trigger, name) if rows else ""
     except TimeoutError:
-        return Slot(name, error=f"the database did not answer within {PATIENCE_S:g} s")
+        return Slot(name, error=f"the database did not answer within {TIMEOUT_S:g} s")
     except HeadraceError as error:
         return Slot(name, error=str(error))
     finally:
+        # A separate connection for the query: the source's is in COPY BOTH mode and can run none.
         await replica.close()
     if not rows:
         return Slot(name, error=f"the database has no slot `{name}`")
@@ -54,7 +56,7 @@ async def slot_standing(trigger: SqlTable, stream: str, clock: Clock) -> Slot:
 
 
 async def _trouble(replica: Replica, trigger: SqlTable, slot: str) -> str:
-    """Why changes of the table are not streamed, or its owner's own ones fail; empty where all is well."""
+    """The reason why changes of the table are not streamed, or its owner's own ones fail; else empty."""
     try:
         about = await about_table(replica, trigger.table, trigger.keys)
     except (Misuse, Unavailable) as error:

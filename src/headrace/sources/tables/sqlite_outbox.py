@@ -4,7 +4,7 @@ Every change of the table leaves one row, numbered in the order of commits, sinc
 writer. Values are kept as they are, column by column. The outbox follows columns that are added or
 renamed; what was written before it could is read under the columns of then.
 
-The number and the time of the last row that was told are kept beside the outbox. So numbers grow
+The number and the time of the last row that was read are stored with the outbox. So numbers grow
 whatever becomes of SQLite's own count, and a database that was replaced or put back is recognised.
 """
 
@@ -23,9 +23,10 @@ from headrace.model.errors import Misuse, Unavailable
 from headrace.model.triggers.tables import Row, RowOp
 from headrace.sources.tables.row_events import RowChange, plain
 
+# A row of the outbox has two cells for each, read as four: SQLite's limit is 2,000 columns.
 MAX_COLUMNS: Final = 400
 BUSY_MS: Final = 10
-"""How long a call waits for somebody else's write; it stands on the loop meanwhile."""
+"""How long a call waits for another program's write; it blocks the loop meanwhile."""
 LAST: Final = (1 << 63) - 1
 OPS: Final[tuple[RowOp, ...]] = ("insert", "update", "delete")
 ENCODINGS: Final = {"UTF-8": "utf-8", "UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}
@@ -34,12 +35,12 @@ _NOW: Final = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
 
 
 def is_busy(error: Unavailable) -> bool:
-    """Whether only somebody else's write stood in the way: look again soon."""
+    """Return True where only another program's write lock was in the way: look again soon."""
     return isinstance(error.__cause__, apsw.BusyError | apsw.LockedError)
 
 
 class Fit(msgspec.Struct, array_like=True, frozen=True):
-    """What columns the triggers knew, up to a position (0: they know them still).
+    """The columns that the triggers knew, up to a position (0: they still do).
 
     Attributes:
         columns: The table's, in order.
@@ -55,11 +56,11 @@ _fits = msgspec.json.Decoder(tuple[Fit, ...]).decode
 
 
 class OutboxProgress(msgspec.Struct, array_like=True, frozen=True):
-    """How far an outbox was told, and which outbox that was.
+    """The position in an outbox, and which outbox that was.
 
     Attributes:
         slot, epoch: Which outbox.
-        position: Of the last row that was told; 0 for none.
+        position: Of the last row that was read; 0 for none.
         at: When that row was written, in microseconds since the epoch; None for none.
     """
 
@@ -70,14 +71,16 @@ class OutboxProgress(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Outbox:
-    """One reader's outbox beside one table. Used by one task; every call is short, and waits hardly.
+    """One reader's outbox for one table. Used by one task; every call is short, and hardly waits.
 
     Attributes:
-        epoch: Differs where the outbox was made anew.
+        epoch: Differs where the outbox was made again.
     """
 
     def __init__(self, path: str, table: str, name: str, key: tuple[str, ...]) -> None:
         found = _file(path)
+        # apsw would create the file, and a mistyped path would be watched for ever as an empty
+        # database.
         if found is None:
             raise Unavailable(f"there is no database `{path}` yet")
         # Of before it is opened: a file that is replaced meanwhile is noticed at the next look.
@@ -88,6 +91,7 @@ class Outbox:
         self._path = path
         try:
             self._db = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+            # Short: calls run on the loop. Longer locks are waited for by looking again.
             self._db.set_busy_timeout(BUSY_MS)
         except apsw.Error as error:
             raise self._trouble(error) from error
@@ -105,10 +109,11 @@ class Outbox:
         """Make the outbox, or make it fit the table; all or nothing.
 
         Raises:
-            Misuse: The table's rows cannot be told apart.
+            Misuse: The table has no columns that identify a row.
             Unavailable: There is no such table now, or the database is busy or cannot be read.
         """
         try:
+            # All or nothing: triggers without their table would make the author's own writes fail.
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 self._fit(snapshot=snapshot)
@@ -122,11 +127,11 @@ class Outbox:
             raise self._trouble(error) from error
 
     def moved(self) -> bool:
-        """Whether the path names another file by now, or none; then nothing may be done here any more."""
+        """Return True where the path names another file by now, or none; then this one must not be used."""
         return _file(self._path) != self._file
 
     def changed(self) -> bool:
-        """Whether somebody else has written since the last look."""
+        """Return True where another connection has written since the last look."""
         try:
             seen = self._pragma("data_version")
         except apsw.Error as error:
@@ -135,7 +140,7 @@ class Outbox:
         return changed
 
     def altered(self) -> bool:
-        """Whether the table may have other columns than the outbox knows."""
+        """Return True where the table may have other columns than the outbox knows."""
         try:
             return self._pragma("schema_version") != self._schema
         except apsw.Error as error:
@@ -144,13 +149,14 @@ class Outbox:
     def read(
         self, mark: OutboxProgress, limit: int
     ) -> tuple[list[tuple[RowChange, OutboxProgress]], tuple[str, ...]] | None:
-        """The changes that come after `mark`, in order, each with the mark that it was told.
+        """The changes that come after `mark`, in order, each with the mark of having read it.
 
         With them come the columns that name their rows. None where the outbox is not the one that
-        was told up to `mark`: the database was replaced, or put back to an earlier state.
+        was read up to `mark`: the database was replaced, or put back to an earlier state.
         """
         found = None
         try:
+            # One read transaction: the check and the rows must be of one state of the database.
             with self._db:
                 if self._holds(mark):
                     found = self._read(mark, mark.position, limit)
@@ -185,21 +191,23 @@ class Outbox:
         return changes, fit.key
 
     def _holds(self, mark: OutboxProgress) -> bool:
-        """Whether the outbox still knows the row that was told last."""
-        epoch, told, at = self._standing()
+        """Return True where the outbox still knows the row that was read last."""
+        epoch, position, at = self._progress()
+        # A random number distinguishes a new outbox from the one that was read, whatever its positions
+        # are.
         if epoch != mark.epoch:
             return False
-        if mark.at is None or (told, at) == (mark.position, mark.at):
+        if mark.at is None or (position, at) == (mark.position, mark.at):
             return True
         sql = f"SELECT at FROM {_quoted(self._name)} WHERE position = ?"
         return bool(self._db.execute(sql, (mark.position,)).get == mark.at)
 
-    def _standing(self) -> tuple[int, int, int | None]:
+    def _progress(self) -> tuple[int, int, int | None]:
         found = self._db.execute(f"SELECT epoch, told, told_at FROM {self._about}")
         return cast("tuple[int, int, int | None]", next(iter(found)))
 
     def forget(self, mark: OutboxProgress) -> bool:
-        """Delete what was told; False where that is to be tried again, since the database is busy."""
+        """Delete what was appended; False where that is to be tried again, since the database is busy."""
         name = _quoted(self._name)
         try:
             with self._db:
@@ -215,22 +223,22 @@ class Outbox:
         return True
 
     def start_again(self) -> None:
-        """Have every row of the table told again, as `read`, behind what is in the outbox.
+        """Put every row of the table into the outbox again, as `read`, behind what is in it.
 
-        An outbox of which nothing was told is left as it is: its rows are in it, or come by themselves.
+        An outbox of which nothing was read is left as it is: its rows are in it, or come by themselves.
 
         Raises:
             Unavailable: The database is busy or cannot be read.
         """
         try:
             with self._db:
-                self.epoch, told, _ = self._standing()
-                if told:
+                self.epoch, position, _ = self._progress()
+                if position:
                     self._db.execute(
                         f"UPDATE {self._about} SET epoch = abs(random()), told = 0, told_at = NULL"
                     )
                     self._db.execute(self._copy(self._fits[-1].columns))
-                    self.epoch, _, _ = self._standing()
+                    self.epoch, _, _ = self._progress()
         except apsw.Error as error:
             raise self._trouble(error) from error
 
@@ -260,6 +268,7 @@ class Outbox:
         ).get
         if fresh:
             self._db.execute(
+                # AUTOINCREMENT never gives a number twice, even when the newest rows were deleted.
                 f"CREATE TABLE {_quoted(self._name)} (position INTEGER PRIMARY KEY AUTOINCREMENT, "
                 "op TEXT NOT NULL, at INTEGER NOT NULL)"
             )
@@ -270,7 +279,7 @@ class Outbox:
             # One that an earlier version of ours has made lacks some.
             if column.partition(" ")[0] not in about_known:
                 self._db.execute(f"ALTER TABLE {self._about} ADD COLUMN {column}")
-        self.epoch, _, _ = self._standing()
+        self.epoch, _, _ = self._progress()
         self._follow(Fit(columns, key))
         known = self._columns(self._name)
         for side in ("before", "after"):
@@ -280,6 +289,7 @@ class Outbox:
                         f"ALTER TABLE {_quoted(self._name)} ADD COLUMN {_quoted(f'{side}_{name}')}"
                     )
         for op in OPS:
+            # Triggers name columns, so they are made again whenever the table has others.
             self._db.execute(f"DROP TRIGGER IF EXISTS {_quoted(f'{self._name}_{op}')}")
             self._db.execute(self._trigger(op, columns))
         if fresh and snapshot:
@@ -297,8 +307,8 @@ class Outbox:
         former = (each if each.upto else msgspec.structs.replace(each, upto=last) for each in fits)
         left = tuple(each for each in former if first is not None and each.upto >= first)
         self._fits = (*left, fit)
-        told = msgspec.json.encode(self._fits).decode()
-        self._db.execute(f"UPDATE {self._about} SET fits = ?", (told,))
+        encoded = msgspec.json.encode(self._fits).decode()
+        self._db.execute(f"UPDATE {self._about} SET fits = ?", (encoded,))
 
     def _columns(self, table: str) -> frozenset[str]:
         """The columns of a table, as SQLite compares their names."""
@@ -323,7 +333,7 @@ class Outbox:
                 into.append(_cells(side, columns))
                 values += [f"{row}.{_quoted(name)}" for name in columns]
         outbox = _quoted(self._name)
-        # SQLite's own count begins anew where somebody deletes it while the outbox is empty.
+        # SQLite's own count starts again where an author deletes it while the outbox is empty.
         position = f"max(coalesce((SELECT max(position) FROM {outbox}), 0), (SELECT told FROM {self._about})) + 1"
         return (
             f"CREATE TRIGGER {_quoted(f'{self._name}_{op}')} AFTER {op} ON {_quoted(self._table)} BEGIN "
@@ -339,7 +349,7 @@ class Outbox:
 
 
 def _file(path: str) -> tuple[int, int] | None:
-    """Which file the path names, by device and inode; None where there is none."""
+    """The file that the path names, by device and inode; None where there is none."""
     try:
         found = Path(path).stat()
     except OSError:

@@ -31,7 +31,7 @@ def watching(folder: Path, **settings: Any) -> App:
     return app
 
 
-def test_files_are_told_when_they_come_change_and_go(tmp_path: Path) -> None:
+def test_files_are_reported_when_they_come_change_and_go(tmp_path: Path) -> None:
     (tmp_path / "before.txt").write_text("was here")
     with World(watching(tmp_path)) as world:
         world.advance("3s")
@@ -49,7 +49,7 @@ def test_files_are_told_when_they_come_change_and_go(tmp_path: Path) -> None:
         ]
 
 
-def test_the_path_that_is_told_can_be_opened_from_wherever_a_function_stands(
+def test_the_path_that_is_reported_can_be_opened_from_wherever_a_function_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = App("inbox")
@@ -66,7 +66,7 @@ def test_the_path_that_is_told_can_be_opened_from_wherever_a_function_stands(
         assert world.values("paths") == [str(tmp_path / "a.txt")]
 
 
-def test_what_happened_while_no_node_was_up_is_told_at_its_return(tmp_path: Path) -> None:
+def test_what_happened_while_no_node_was_up_is_reported_at_its_return(tmp_path: Path) -> None:
     (tmp_path / "stays").write_text("1")
     (tmp_path / "goes").write_text("1")
     with World(watching(tmp_path)) as world:
@@ -93,7 +93,7 @@ def test_a_host_that_dies_between_two_steps_neither_loses_nor_doubles_a_file(
         assert sorted(world.values("seen")) == [f"created {number} {number}" for number in range(6)]
 
 
-def test_a_file_that_nobody_says_is_closed_is_told_when_it_has_grown(tmp_path: Path) -> None:
+def test_a_file_that_nobody_says_is_closed_is_reported_when_it_has_grown(tmp_path: Path) -> None:
     with World(watching(tmp_path, settle=0, poll=0.4)) as world:
         world.advance("1s")
         for _ in range(5):
@@ -122,7 +122,7 @@ def test_where_nothing_says_that_a_file_is_whole_it_is_looked_at_twice(
     assert unsure_of(trigger) == seconds
 
 
-def test_only_what_the_pattern_and_the_events_name_is_told(tmp_path: Path) -> None:
+def test_only_what_the_pattern_and_the_events_name_is_reported(tmp_path: Path) -> None:
     for name in ("a.csv", "a.tmp"):
         (tmp_path / name).write_text("")
     with World(watching(tmp_path, glob="*.csv", events=("deleted",))) as world:
@@ -204,7 +204,7 @@ def test_a_name_that_is_not_text_does_not_stop_the_others(tmp_path: Path) -> Non
         assert world.values("seen") == ["created bad\ufffd 1", "created good 1"]
 
 
-def test_names_that_look_alike_once_they_are_text_are_told_each(tmp_path: Path) -> None:
+def test_names_that_look_alike_once_they_are_text_are_reported_each(tmp_path: Path) -> None:
     for odd in (b"/\xfd", b"/\xfe", b"/\xff"):
         Path(os.fsdecode(bytes(tmp_path) + odd)).write_text("1")
     with World(watching(tmp_path)) as world:
@@ -243,7 +243,7 @@ def test_a_time_no_row_can_hold_does_not_stop_the_folder() -> None:
 
 @contextmanager
 def somebody_else(folder: Path) -> Iterator[None]:
-    """Be someone whom closed folders keep out, as root is not."""
+    """Run as a user who cannot read closed folders; root can."""
     if os.geteuid():
         yield
         return
@@ -274,7 +274,7 @@ def test_a_wrong_setting_is_refused_where_it_is_written(
         Files("inbox", **settings)
 
 
-def test_names_that_look_alike_once_escaped_are_each_told(tmp_path: Path) -> None:
+def test_names_that_look_alike_once_escaped_are_each_reported(tmp_path: Path) -> None:
     with World(watching(tmp_path)) as world:
         world.advance("3s")
         for name in (b"a\xff", b"a\\xff", b"a\\\\xff"):

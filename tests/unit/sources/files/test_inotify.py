@@ -1,4 +1,4 @@
-"""What the kernel says of real files: who is busy, and what is worth a look."""
+"""Notifications of the kernel for real files: which are busy, and what is worth a look."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def hints(tmp_path: Path) -> AsyncIterator[Inotify]:
 
 
 def wakes(hints: Inotify) -> bool:
-    """Whether something has come to be seen since the last time."""
+    """Return True where there is something to see since the last time."""
     was = hints._changed.is_set()
     hints._changed.clear()
     return was
@@ -78,7 +78,7 @@ async def test_readers_wake_nobody_and_end_nobodys_writing(hints: Inotify, tmp_p
     assert not wakes(hints)
 
 
-async def test_a_link_is_told_of_though_nobody_closes_it(tmp_path: Path) -> None:
+async def test_a_link_is_reported_though_nobody_closes_it(tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
     (tmp_path / "elsewhere").write_text("1")
@@ -101,7 +101,7 @@ async def test_a_file_that_is_opened_long_after_it_was_made_is_busy(
     assert whole(hints) == {"a"}
 
 
-async def test_a_reader_of_a_file_that_its_maker_has_not_begun_does_not_make_it_whole(
+async def test_a_reader_of_a_file_that_its_maker_has_not_started_does_not_make_it_whole(
     hints: Inotify, tmp_path: Path
 ) -> None:
     with (tmp_path / "a").open("w") as file:
@@ -135,17 +135,17 @@ def test_a_file_that_was_written_while_it_was_looked_at_is_not_whole_yet() -> No
     assert busy_and_whole(closed, {"a": InotifyEvents(Writing.WHOLE, 3)}) == (set(), set())
 
 
-async def test_what_was_told_is_forgotten_and_what_is_being_written_is_not(
+async def test_what_was_reported_is_forgotten_and_what_is_being_written_is_not(
     hints: Inotify, tmp_path: Path
 ) -> None:
-    (tmp_path / "told").write_text("1")
+    (tmp_path / "reported").write_text("1")
     (tmp_path / "open").write_text("1")
     with (tmp_path / "written").open("w"):
         hints.forget(hints.catch_up(), keep={"open"})
         assert hints.catch_up().keys() == {"open", "written"}
 
 
-async def test_a_file_made_to_be_read_is_told_of_when_it_is_closed(
+async def test_a_file_made_to_be_read_is_reported_when_it_is_closed(
     hints: Inotify, tmp_path: Path
 ) -> None:
     file = os.open(tmp_path / "a", os.O_CREAT | os.O_RDONLY)

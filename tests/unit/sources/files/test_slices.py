@@ -185,7 +185,7 @@ def test_a_host_that_dies_amid_a_file_goes_on_where_it_was(tmp_path: Path, label
 
 
 @pytest.mark.usefixtures("small")
-def test_a_file_that_changes_while_it_is_read_begins_anew_and_no_slice_mixes_the_two(
+def test_a_file_that_changes_while_it_is_read_starts_again_and_no_slice_mixes_the_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "f"

@@ -15,7 +15,7 @@ from headrace.model.errors import DiskFull, Fenced, HeadraceError, Invalid
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.sources.base import Draft, SourceAppender
-from headrace.sources.schedules import schedule_queue as agenda_room
+from headrace.sources.schedules import schedule_queue
 from headrace.sources.schedules.schedule_queue import ScheduleQueue
 from headrace.storage.kv.base import Applied
 from headrace.storage.kv.memory import MemoryStorage
@@ -45,9 +45,9 @@ class Dates:
     """An appointment at given seconds of virtual time."""
 
     def __init__(
-        self, outlet: SourceAppender, seconds: list[float], *, breaks: bool = False
+        self, appender: SourceAppender, seconds: list[float], *, breaks: bool = False
     ) -> None:
-        self.outlet = outlet
+        self.appender = appender
         self.breaks = breaks
         self.left = [EPOCH + round(second * SECOND) for second in seconds]
         self.ready: list[int] = []
@@ -64,13 +64,13 @@ class Dates:
         if self.breaks:
             raise Invalid("what it wants to say cannot be written down")
         event = Event(b"1", time=self.left[0])
-        return self.outlet.draft([event], checkpoint=self.left[0].to_bytes(8))
+        return self.appender.draft([event], checkpoint=self.left[0].to_bytes(8))
 
     def said(self) -> None:
         del self.left[0]
 
 
-class Room:
+class Rig:
     """An agenda over the twins, on virtual time."""
 
     def __init__(self, loop: VirtualLoop) -> None:
@@ -85,9 +85,9 @@ class Room:
     async def dates(self, name: str, *seconds: float, **more: Any) -> Dates:
         stream = f"_{name}"
         await self.broker.declare(StreamSpec(name=stream))
-        outlet = SourceAppender(self.storage, self.broker, self.storage.apply, stream=stream)
-        await outlet.checkpoint()
-        return Dates(outlet, list(seconds), **more)
+        appender = SourceAppender(self.storage, self.broker, self.storage.apply, stream=stream)
+        await appender.checkpoint()
+        return Dates(appender, list(seconds), **more)
 
     async def said(self, name: str) -> list[float]:
         chunks = await self.broker.fetch(f"_{name}", 0, 0, events=1_000, size=1 << 20)
@@ -96,7 +96,7 @@ class Room:
         ]
 
     def firings(self) -> list[int]:
-        """How many events each change that had any appended."""
+        """The number of events of each change that had any."""
         return [len(change.appends) for change in self.storage.changes if change.appends]
 
     @asynccontextmanager
@@ -112,158 +112,158 @@ class Room:
 
 
 @pytest.fixture
-def room() -> Iterator[Room]:
+def rig() -> Iterator[Rig]:
     loop = VirtualLoop()
-    yield Room(loop)
+    yield Rig(loop)
     loop.close()
 
 
-def run(room: Room, work: Callable[[], Awaitable[None]]) -> None:
+def run(rig: Rig, work: Callable[[], Awaitable[None]]) -> None:
     async def whole() -> None:
         await work()
 
-    room.loop.drive(whole())
-    assert not room.faults
+    rig.loop.drive(whole())
+    assert not rig.faults
 
 
-def test_a_hundred_due_in_one_instant_are_one_change_and_none_is_early(room: Room) -> None:
+def test_a_hundred_due_in_one_instant_are_one_change_and_none_is_early(rig: Rig) -> None:
     async def work() -> None:
-        dates = [await room.dates(f"n{number}", 60, 120) for number in range(100)]
-        async with room.keeping(*dates) as kept:
-            await room.clock.sleep(59.999)
-            assert room.firings() == []
+        dates = [await rig.dates(f"n{number}", 60, 120) for number in range(100)]
+        async with rig.keeping(*dates) as kept:
+            await rig.clock.sleep(59.999)
+            assert rig.firings() == []
             await asyncio.gather(*kept)
-            assert room.clock.now() - EPOCH == 120 * SECOND
-            assert room.firings() == [100, 100]
-            assert await room.said("n42") == [60, 120]
+            assert rig.clock.now() - EPOCH == 120 * SECOND
+            assert rig.firings() == [100, 100]
+            assert await rig.said("n42") == [60, 120]
 
-    run(room, work)
+    run(rig, work)
 
 
-def test_what_is_to_be_said_is_made_ready_before_it_is_due(room: Room) -> None:
+def test_what_is_to_be_said_is_made_ready_before_it_is_due(rig: Rig) -> None:
     async def work() -> None:
-        dates = await room.dates("one", 60, 120)
-        async with room.keeping(dates):
-            await room.clock.sleep(1)
+        dates = await rig.dates("one", 60, 120)
+        async with rig.keeping(dates):
+            await rig.clock.sleep(1)
             assert dates.ready == [EPOCH + 60 * SECOND]
-            await room.clock.sleep(60)
+            await rig.clock.sleep(60)
             assert dates.ready == [EPOCH + 60 * SECOND, EPOCH + 120 * SECOND]
 
-    run(room, work)
+    run(rig, work)
 
 
-def test_an_appointment_that_is_made_later_but_due_earlier_is_kept_in_time(room: Room) -> None:
+def test_an_appointment_that_is_made_later_but_due_earlier_is_kept_in_time(rig: Rig) -> None:
     async def work() -> None:
-        async with room.keeping(await room.dates("late", 3_600)):
-            await room.clock.sleep(1)
-            async with room.keeping(await room.dates("soon", 5)) as [soon]:
+        async with rig.keeping(await rig.dates("late", 3_600)):
+            await rig.clock.sleep(1)
+            async with rig.keeping(await rig.dates("soon", 5)) as [soon]:
                 await soon
-                assert room.clock.now() - EPOCH == 5 * SECOND
+                assert rig.clock.now() - EPOCH == 5 * SECOND
 
-    run(room, work)
+    run(rig, work)
 
 
-def test_no_change_holds_more_than_its_bound(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agenda_room, "MAX_TOGETHER", 8)
+def test_no_change_holds_more_than_its_bound(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule_queue, "MAX_TOGETHER", 8)
 
     async def work() -> None:
-        dates = [await room.dates(f"n{number}", 1) for number in range(20)]
-        async with room.keeping(*dates) as kept:
+        dates = [await rig.dates(f"n{number}", 1) for number in range(20)]
+        async with rig.keeping(*dates) as kept:
             await asyncio.gather(*kept)
-            assert room.firings() == [8, 8, 4]
+            assert rig.firings() == [8, 8, 4]
 
-    run(room, work)
+    run(rig, work)
 
 
-def test_one_that_another_node_has_kept_takes_nobody_with_it(room: Room) -> None:
+def test_one_that_another_node_has_kept_fails_alone(rig: Rig) -> None:
     async def work() -> None:
-        dates = [await room.dates(f"n{number}", 60) for number in range(10)]
-        other = SourceAppender(room.storage, room.broker, room.storage.apply, stream="_n3")
+        dates = [await rig.dates(f"n{number}", 60) for number in range(10)]
+        other = SourceAppender(rig.storage, rig.broker, rig.storage.apply, stream="_n3")
         await other.emit([Event(b"1", time=EPOCH + 60 * SECOND)], checkpoint=b"theirs")
-        async with room.keeping(*dates) as kept:
+        async with rig.keeping(*dates) as kept:
             ends = await asyncio.gather(*kept, return_exceptions=True)
             assert [type(end) for end in ends] == [
                 Fenced if number == 3 else type(None) for number in range(10)
             ]
             for number in range(10):
-                assert await room.said(f"n{number}") == [60]
+                assert await rig.said(f"n{number}") == [60]
 
-    run(room, work)
+    run(rig, work)
 
 
-def test_one_that_cannot_say_what_it_wants_takes_nobody_with_it(room: Room) -> None:
+def test_one_that_cannot_say_what_it_wants_fails_alone(rig: Rig) -> None:
     async def work() -> None:
-        dates = [await room.dates(f"n{number}", 60, breaks=number == 3) for number in range(10)]
-        async with room.keeping(*dates) as kept:
+        dates = [await rig.dates(f"n{number}", 60, breaks=number == 3) for number in range(10)]
+        async with rig.keeping(*dates) as kept:
             ends = await asyncio.gather(*kept, return_exceptions=True)
             assert [isinstance(end, Invalid) for end in ends] == [n == 3 for n in range(10)]
-            assert room.firings() == [9]
+            assert rig.firings() == [9]
 
-    run(room, work)
+    run(rig, work)
 
 
-def test_a_full_disk_is_told_to_each_and_moves_nobody(room: Room) -> None:
+def test_a_full_disk_is_reported_to_each_and_moves_nobody(rig: Rig) -> None:
     async def work() -> None:
-        dates = [await room.dates(f"n{number}", 60) for number in range(10)]
-        room.storage.trouble = lambda change: DiskFull("no room (planned by the test)")
-        async with room.keeping(*dates) as kept:
+        dates = [await rig.dates(f"n{number}", 60) for number in range(10)]
+        rig.storage.trouble = lambda change: DiskFull("disk full (planned by the test)")
+        async with rig.keeping(*dates) as kept:
             ends = await asyncio.gather(*kept, return_exceptions=True)
             assert {type(end) for end in ends} == {DiskFull}
             assert all(each.due == EPOCH + 60 * SECOND for each in dates)
-        assert room.firings() == []
+        assert rig.firings() == []
 
-    run(room, work)
+    run(rig, work)
 
 
-def test_one_that_has_left_says_nothing_more(room: Room) -> None:
+def test_one_that_has_left_says_nothing_more(rig: Rig) -> None:
     async def work() -> None:
-        stays, leaves = await room.dates("stays", 60), await room.dates("leaves", 60)
-        async with room.keeping(stays, leaves) as [kept, left]:
-            await room.clock.sleep(1)
+        stays, leaves = await rig.dates("stays", 60), await rig.dates("leaves", 60)
+        async with rig.keeping(stays, leaves) as [kept, left]:
+            await rig.clock.sleep(1)
             left.cancel()
             await kept
-            assert await room.said("leaves") == []
+            assert await rig.said("leaves") == []
 
-    run(room, work)
+    run(rig, work)
 
 
-def test_entries_that_have_left_are_let_go(room: Room) -> None:
+def test_entries_that_have_left_are_let_go(rig: Rig) -> None:
     async def work() -> None:
-        async with room.keeping(await room.dates("stays", 1e6)):
+        async with rig.keeping(await rig.dates("stays", 1e6)):
             for number in range(50):
-                far = await room.dates(f"n{number}", 9e6)
-                leaving = room.loop.create_task(room.agenda.keep(far))
-                await room.clock.sleep(0.1)
+                far = await rig.dates(f"n{number}", 9e6)
+                leaving = rig.loop.create_task(rig.agenda.keep(far))
+                await rig.clock.sleep(0.1)
                 leaving.cancel()
                 await asyncio.gather(leaving, return_exceptions=True)
-            assert room.agenda._noted <= 2
-            assert sum(map(len, room.agenda._pages.values())) <= 2
-            assert len(room.agenda._dates) <= 2
+            assert rig.agenda._noted <= 2
+            assert sum(map(len, rig.agenda._pages.values())) <= 2
+            assert len(rig.agenda._dates) <= 2
 
-    run(room, work)
+    run(rig, work)
 
 
-def test_an_agenda_without_appointments_runs_nothing(room: Room) -> None:
+def test_an_agenda_without_appointments_runs_nothing(rig: Rig) -> None:
     async def work() -> None:
-        dates = await room.dates("one", 3_600)
-        leaving = room.loop.create_task(room.agenda.keep(dates))
-        await room.clock.sleep(1)
-        assert len(room.tasks) == 1
+        dates = await rig.dates("one", 3_600)
+        leaving = rig.loop.create_task(rig.agenda.keep(dates))
+        await rig.clock.sleep(1)
+        assert len(rig.tasks) == 1
         leaving.cancel()
-        await room.clock.sleep(0.1)
-        assert len(room.tasks) == 0
+        await rig.clock.sleep(0.1)
+        assert len(rig.tasks) == 0
 
-    run(room, work)
+    run(rig, work)
 
 
-def test_a_clock_that_is_set_back_makes_it_wait_for_the_date_anew(room: Room) -> None:
+def test_a_clock_that_is_set_back_makes_it_wait_for_the_date_again(rig: Rig) -> None:
     async def work() -> None:
-        async with room.keeping(await room.dates("one", 60)) as [kept]:
-            await room.clock.sleep(59)
-            room.clock.set_back(30)
-            await room.clock.sleep(30)
-            assert room.firings() == []
+        async with rig.keeping(await rig.dates("one", 60)) as [kept]:
+            await rig.clock.sleep(59)
+            rig.clock.set_back(30)
+            await rig.clock.sleep(30)
+            assert rig.firings() == []
             await kept
-            assert room.clock.now() - EPOCH == 60 * SECOND
+            assert rig.clock.now() - EPOCH == 60 * SECOND
 
-    run(room, work)
+    run(rig, work)

@@ -23,7 +23,7 @@ from headrace.sources.schedules.source import (
     MISSED_HEADER,
     ScheduleKeeper,
     ScheduleState,
-    decode_standing,
+    decode_state,
     due,
     fingerprint,
     in_words,
@@ -105,14 +105,14 @@ def test_a_host_that_dies_between_two_steps_neither_loses_nor_doubles_a_time(lab
 TOGETHER = 8
 
 
-def crowd() -> App:
+def many() -> App:
     """Many schedules that are due in the same instants, and one that is not."""
     same: list[Schedule] = [Cron("*/10 * * * *", payload=n) for n in range(TOGETHER)]
     return clockwork(*same, Every("7m", payload="apart"))
 
 
 def counted(world: World) -> dict[tuple[str, Any], int]:
-    """How often each schedule fired for each time."""
+    """The number of times that each schedule fired for each time."""
     found: dict[tuple[str, Any], int] = {}
     for tick, at in zip(world.values("ticks"), fired(world), strict=True):
         found[at, tick["value"]] = found.get((at, tick["value"]), 0) + 1
@@ -135,7 +135,7 @@ def once_each(minutes: int) -> dict[tuple[str, Any], int]:
 def test_many_that_are_due_at_once_fire_once_each_though_the_host_dies(
     label: str, passes: int
 ) -> None:
-    with World(crowd(), start=NEW_YEAR) as world:
+    with World(many(), start=NEW_YEAR) as world:
         world.crash(label, passes)
         world.advance("35m")
         world.run_until_idle()
@@ -144,7 +144,7 @@ def test_many_that_are_due_at_once_fire_once_each_though_the_host_dies(
 
 @pytest.mark.parametrize("seed", range(6))
 def test_many_that_are_due_at_once_fire_once_each_in_any_weather(seed: int) -> None:
-    with World(crowd(), seed=seed, start=NEW_YEAR) as world:
+    with World(many(), seed=seed, start=NEW_YEAR) as world:
         world._lives.weather.odds = {
             Fault.DIE_BEFORE: 0.01,
             Fault.DIE_AFTER: 0.01,
@@ -156,14 +156,14 @@ def test_many_that_are_due_at_once_fire_once_each_in_any_weather(seed: int) -> N
         }
         world._lives.loop.run_for(35 * 60)
         world._lives.weather.odds = {}
-        # What the weather did to sources was told, as it should be.
+        # What the weather did to sources was reported, as it should be.
         world._lives.failures.clear()
         world.advance("4m")
         assert counted(world) == once_each(39)
 
 
 def test_two_nodes_fire_many_that_are_due_at_once_once_each() -> None:
-    with World(crowd(), start=NEW_YEAR) as world:
+    with World(many(), start=NEW_YEAR) as world:
         world._drive(world._lives.take_over())
         world.advance("35m")
         assert counted(world) == once_each(35)
@@ -195,7 +195,7 @@ def test_two_nodes_fire_a_time_once() -> None:
         assert fired(world) == [f"01 00:0{minute}" for minute in range(1, 6)]
 
 
-def test_a_changed_schedule_begins_anew_and_a_changed_payload_does_not() -> None:
+def test_a_changed_schedule_starts_again_and_a_changed_payload_does_not() -> None:
     with World(clockwork(Cron("0 7 * * *", payload={"n": 1})), start=NEW_YEAR) as world:
         world.advance("6h")
         changed = clockwork(Cron("0 7 * * *", payload={"n": 2})).spec()
@@ -208,7 +208,7 @@ def test_a_changed_schedule_begins_anew_and_a_changed_payload_does_not() -> None
         assert fired(world) == ["01 07:00", "01 08:30"]
 
 
-def test_periods_are_told_apart_to_the_last_second() -> None:
+def test_periods_are_distinguished_to_the_last_second() -> None:
     for one, other in ((1_209_600, 1_209_601), (8_640_000.5, 8_640_000)):
         assert fingerprint(Every(one)) != fingerprint(Every(other))
         at = [At("2026-01-01T00:00Z", every=period) for period in (one, other)]
@@ -248,8 +248,8 @@ def test_missed_times_are_treated_as_the_policy_says(
     misfire: Misfire, times: list[int], missed: list[str]
 ) -> None:
     schedule = Every(60, misfire=misfire)
-    standing = ScheduleState("", 60 * SECOND)
-    events, after = due(schedule, timetable_of(schedule), standing, 365 * SECOND - SECOND, "s")
+    state = ScheduleState("", 60 * SECOND)
+    events, after = due(schedule, timetable_of(schedule), state, 365 * SECOND - SECOND, "s")
     late = [event for event in events if event.headers]
     assert [(event.time or 0) // SECOND for event in late] == times[: len(late)]
     assert [(event.headers or {})[MISSED_HEADER] for event in late] == missed[: len(late)]
@@ -277,20 +277,20 @@ def test_what_was_made_ready_is_what_would_have_been_said_then(
 ) -> None:
     schedule = msgspec.structs.replace(schedule, misfire=misfire)
     times = timetable_of(schedule)
-    standing = ScheduleState("", times.first(round(NEW_YEAR.timestamp()) * SECOND))
-    assert standing.next is not None
-    now = standing.next + delay
+    state = ScheduleState("", times.first(round(NEW_YEAR.timestamp()) * SECOND))
+    assert state.next is not None
+    now = state.next + delay
     storage = MemoryStorage(SystemClock())
     broker = MemoryBroker(storage, clock=SystemClock())
     at_once(broker.declare(StreamSpec(name="_s")))
     keeping = ScheduleKeeper(
-        schedule, times, standing, SourceAppender(storage, broker, storage.apply, stream="_s")
+        schedule, times, state, SourceAppender(storage, broker, storage.apply, stream="_s")
     )
     keeping.prepare()
     draft = keeping.draft(now)
-    events, after = due(schedule, times, standing, now, "_s")
+    events, after = due(schedule, times, state, now, "_s")
     assert [event for each in draft.appends for event in decode_events(each.body)] == events
-    assert decode_standing(draft.checkpoint) == after
+    assert decode_state(draft.checkpoint) == after
     keeping.said()
     assert keeping.due == after.next
 

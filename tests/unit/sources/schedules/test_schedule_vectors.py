@@ -63,8 +63,8 @@ def test_where_the_libraries_differ_no_fixed_time_comes_twice() -> None:
         assert found == sorted(set(found))
         minute, hour = case["expression"].split()[:2]
         if not minute.startswith("*") and not hour.startswith("*"):
-            walls = [time.astimezone(zone).replace(tzinfo=None) for time in found]
-            assert len(set(walls)) == len(walls), case
+            wall_times = [time.astimezone(zone).replace(tzinfo=None) for time in found]
+            assert len(set(wall_times)) == len(wall_times), case
 
 
 def test_aws_cron_agrees_with_the_recorded_times() -> None:

@@ -1,4 +1,4 @@
-"""What comes next and what was missed, with the clock changes of spring and autumn."""
+"""Next times and missed times, with the clock changes of spring and autumn."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_several_times_within_the_skipped_hour_fire_once() -> None:
     assert texts(times) == ["29 01:00:00", "30 00:00:00"]
 
 
-def test_begun_within_the_second_coming_a_daily_time_does_not_fire_again() -> None:
+def test_a_start_within_the_second_coming_a_daily_time_does_not_fire_again() -> None:
     second = datetime(2026, 10, 25, 1, 10, tzinfo=UTC)
     assert second.astimezone(BERLIN).fold == 1
     for expression in ("30 2 * * *", "0 30 2 * * *"):

@@ -1,4 +1,4 @@
-"""Which tables of PostgreSQL say of every change which row it was, and what to do about the others."""
+"""Checks of PostgreSQL tables: does every change identify its row, and what to do where it does not."""
 
 from __future__ import annotations
 

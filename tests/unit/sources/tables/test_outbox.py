@@ -43,14 +43,14 @@ def listening(path: Path, table: str = "orders", **settings: Any) -> App:
     return app
 
 
-def told(world: World) -> list[tuple[Any, ...]]:
+def reported(world: World) -> list[tuple[Any, ...]]:
     return [
         (one["key"], one["value"]["op"], one["value"]["before"], one["value"]["after"])
         for one in world.values("seen")
     ]
 
 
-def test_rows_that_are_there_are_read_and_then_every_change_is_told_in_order(
+def test_rows_that_are_there_are_read_and_then_every_change_is_reported_in_order(
     path: Path, shop: apsw.Connection
 ) -> None:
     shop.execute("INSERT INTO orders VALUES (1, 'old', 0.1, x'00ff')")
@@ -62,7 +62,7 @@ def test_rows_that_are_there_are_read_and_then_every_change_is_told_in_order(
         world.advance("1s")
         old = {"id": 1, "name": "old", "total": 0.1, "raw": "AP8="}
         new = {"id": 2, "name": "new", "total": "inf", "raw": None}
-        assert told(world) == [
+        assert reported(world) == [
             ("1", "read", None, old),
             ("2", "insert", None, new),
             ("2", "update", new, new | {"total": 3.5}),
@@ -71,36 +71,36 @@ def test_rows_that_are_there_are_read_and_then_every_change_is_told_in_order(
         assert world.values("seen")[1]["value"]["position"] == "2"
 
 
-def test_rows_are_deleted_from_the_outbox_once_they_are_told(
+def test_rows_are_deleted_from_the_outbox_once_they_are_reported(
     path: Path, shop: apsw.Connection
 ) -> None:
     with World(listening(path, slot="mine", snapshot=False)) as world:
         world.advance("1s")
         shop.execute("INSERT INTO orders (id) VALUES (1), (2)")
         world.advance("1s")
-        assert len(told(world)) == 2
+        assert len(reported(world)) == 2
         assert shop.execute("SELECT count(*) FROM mine").get == 0
 
 
-def test_what_was_rolled_back_is_not_told(path: Path, shop: apsw.Connection) -> None:
+def test_what_was_rolled_back_is_not_reported(path: Path, shop: apsw.Connection) -> None:
     with World(listening(path)) as world:
         world.advance("1s")
         shop.execute("BEGIN; INSERT INTO orders (id) VALUES (1); ROLLBACK")
         shop.execute("INSERT INTO orders (id) VALUES (2)")
         world.advance("1s")
-        assert [key for key, *_ in told(world)] == ["2"]
+        assert [key for key, *_ in reported(world)] == ["2"]
 
 
-def test_a_change_of_the_key_is_told_under_both_keys(path: Path, shop: apsw.Connection) -> None:
+def test_a_change_of_the_key_is_reported_under_both_keys(path: Path, shop: apsw.Connection) -> None:
     shop.execute("INSERT INTO orders (id) VALUES (1)")
     with World(listening(path, snapshot=False)) as world:
         world.advance("1s")
         shop.execute("UPDATE orders SET id = 7")
         world.advance("1s")
-        assert [(key, op) for key, op, *_ in told(world)] == [("1", "delete"), ("7", "insert")]
+        assert [(key, op) for key, op, *_ in reported(world)] == [("1", "delete"), ("7", "insert")]
 
 
-def test_a_column_that_is_added_is_told_from_the_next_look_on(
+def test_a_column_that_is_added_is_reported_from_the_next_look_on(
     path: Path, shop: apsw.Connection
 ) -> None:
     with World(listening(path)) as world:
@@ -109,7 +109,7 @@ def test_a_column_that_is_added_is_told_from_the_next_look_on(
         world.advance("1s")
         shop.execute('INSERT INTO orders (id, "a ""quoted"" one") VALUES (1, \'x\')')
         world.advance("1s")
-        assert told(world)[0][3]['a "quoted" one'] == "x"
+        assert reported(world)[0][3]['a "quoted" one'] == "x"
 
 
 def test_what_was_written_before_a_column_was_renamed_or_added_keeps_its_value(
@@ -129,10 +129,10 @@ def test_what_was_written_before_a_column_was_renamed_or_added_keeps_its_value(
         world.advance("2m")
         shop.execute("DELETE FROM orders WHERE ident < 3")
         world.advance("2m")
-    rows = [before if after is None else after for *_, before, after in told(world)]
-    assert [key for key, *_ in told(world)] == ["1", "2", "3", "2", "1", "2"]
+    rows = [before if after is None else after for *_, before, after in reported(world)]
+    assert [key for key, *_ in reported(world)] == ["1", "2", "3", "2", "1", "2"]
     assert [row.get("name", row.get("label")) for row in rows] == list("abcdad")
-    # What nobody wrote down is left out, not told as null.
+    # What nobody wrote down is left out, not reported as null.
     assert [row.get("note", "unknown") for row in rows] == ["unknown"] * 3 + ["seen", None, "seen"]
     assert [sorted(row)[0] for row in rows] == ["id", "id", "id", "id", "ident", "ident"]
 
@@ -143,7 +143,7 @@ def test_an_outbox_of_an_earlier_version_is_read_on(path: Path, shop: apsw.Conne
         shop.execute("ALTER TABLE mine_epoch DROP COLUMN fits")
         shop.execute("INSERT INTO orders (id) VALUES (1)")
         world.advance("1s")
-        assert [key for key, *_ in told(world)] == ["1"]
+        assert [key for key, *_ in reported(world)] == ["1"]
 
 
 def test_a_table_that_is_away_for_a_while_is_waited_for(path: Path, shop: apsw.Connection) -> None:
@@ -159,7 +159,7 @@ def test_a_table_that_is_away_for_a_while_is_waited_for(path: Path, shop: apsw.C
         assert stop_of(world) == ""
         shop.execute("INSERT INTO orders (id) VALUES (1)")
         world.advance("1s")
-        assert [key for key, *_ in told(world)] == ["1"]
+        assert [key for key, *_ in reported(world)] == ["1"]
 
 
 def test_a_text_that_is_no_utf_8_does_not_hold_up_its_followers(
@@ -169,7 +169,7 @@ def test_a_text_that_is_no_utf_8_does_not_hold_up_its_followers(
         world.advance("1s")
         shop.execute("INSERT INTO orders (id, name) VALUES (1, CAST(x'ff41' AS TEXT)), (2, 'b')")
         world.advance("1s")
-        assert [row["name"] for *_, row in told(world)] == ["\N{REPLACEMENT CHARACTER}A", "b"]
+        assert [row["name"] for *_, row in reported(world)] == ["\N{REPLACEMENT CHARACTER}A", "b"]
 
 
 def test_a_database_that_is_busy_delays_and_doubles_nothing(
@@ -181,13 +181,13 @@ def test_a_database_that_is_busy_delays_and_doubles_nothing(
         shop.execute("INSERT INTO orders (id) VALUES (1)")
         shop.execute("BEGIN IMMEDIATE; INSERT INTO orders (id) VALUES (2)")
         world.advance("1s")
-        assert [key for key, *_ in told(world)] == ["1"]
+        assert [key for key, *_ in reported(world)] == ["1"]
         shop.execute("COMMIT")
         world.advance("1s")
-        assert [key for key, *_ in told(world)] == ["1", "2"]
+        assert [key for key, *_ in reported(world)] == ["1", "2"]
 
 
-def test_an_outbox_that_was_put_back_gives_its_positions_anew(
+def test_an_outbox_that_was_put_back_gives_its_positions_again(
     path: Path, shop: apsw.Connection
 ) -> None:
     with World(listening(path, slot="mine")) as world:
@@ -198,11 +198,11 @@ def test_an_outbox_that_was_put_back_gives_its_positions_anew(
         world.crash()
         shop.execute("INSERT INTO orders (id) VALUES (4)")
         world.advance("1s")
-        assert [key for key, *_ in told(world)] == ["1", "2", "3", "4"]
+        assert [key for key, *_ in reported(world)] == ["1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize("alive", [True, False])
-def test_a_count_that_somebody_resets_loses_and_repeats_nothing(
+def test_a_count_that_is_reset_loses_and_repeats_nothing(
     path: Path, shop: apsw.Connection, *, alive: bool
 ) -> None:
     with World(listening(path, snapshot=False)) as world:
@@ -216,7 +216,7 @@ def test_a_count_that_somebody_resets_loses_and_repeats_nothing(
         world.advance("1s")
         shop.execute("INSERT INTO orders (id) VALUES (5)")
         world.advance("1s")
-        assert [key for key, *_ in told(world)] == ["1", "2", "3", "4", "5"]
+        assert [key for key, *_ in reported(world)] == ["1", "2", "3", "4", "5"]
 
 
 def stop_of(world: World) -> str:
@@ -243,13 +243,13 @@ def test_a_database_that_a_copy_of_itself_replaces_is_read_on(
         shop = replaced(path, shop)
         shop.execute("INSERT INTO orders (id) VALUES (3)")
         world.advance("1s")
-        assert [key for key, *_ in told(world)] == ["1", "2", "3"]
+        assert [key for key, *_ in reported(world)] == ["1", "2", "3"]
         assert shop.execute("SELECT count(*) FROM headrace_shop_note_table_0").get == 0
     shop.close()
 
 
 @pytest.mark.parametrize("alive", [True, False])
-def test_a_database_that_another_replaces_is_told_from_its_beginning(
+def test_a_database_that_another_replaces_is_reported_from_its_beginning(
     path: Path, shop: apsw.Connection, *, alive: bool
 ) -> None:
     with World(listening(path)) as world:
@@ -265,7 +265,7 @@ def test_a_database_that_another_replaces_is_told_from_its_beginning(
         world.advance("1m")
         other.execute("INSERT INTO orders (id) VALUES (8)")
         world.advance("1s")
-        assert [(key, op) for key, op, *_ in told(world)] == [
+        assert [(key, op) for key, op, *_ in reported(world)] == [
             ("1", "insert"),
             ("7", "read"),
             ("8", "insert"),
@@ -275,7 +275,7 @@ def test_a_database_that_another_replaces_is_told_from_its_beginning(
 
 @pytest.mark.parametrize("alive", [True, False])
 @pytest.mark.parametrize("way", ["backup", "rename"])
-def test_a_database_that_is_put_back_is_told_again(
+def test_a_database_that_is_put_back_is_reported_again(
     path: Path, shop: apsw.Connection, way: str, *, alive: bool
 ) -> None:
     with World(listening(path)) as world:
@@ -293,12 +293,12 @@ def test_a_database_that_is_put_back_is_told_again(
         else:
             with apsw.Connection(f"{path}.old") as old, shop.backup("main", old, "main") as copy:
                 copy.step()
-        # As many as were told: their numbers are given anew.
+        # As many as were reported: their numbers are given again.
         shop.execute("INSERT INTO orders (id) VALUES (5), (6)")
         world.advance("1m")
         shop.execute("INSERT INTO orders (id) VALUES (7)")
         world.advance("1s")
-        assert [(key, op) for key, op, *_ in told(world)] == [
+        assert [(key, op) for key, op, *_ in reported(world)] == [
             ("1", "insert"),
             ("2", "insert"),
             ("3", "insert"),
@@ -332,7 +332,7 @@ def test_a_database_that_is_put_back_halts_what_reads_changes_only(
 
 
 @pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
-def test_texts_are_told_as_they_are_whatever_the_databases_encoding(
+def test_texts_are_reported_as_they_are_whatever_the_databases_encoding(
     path: Path, encoding: str
 ) -> None:
     shop = apsw.Connection(str(path))
@@ -343,12 +343,12 @@ def test_texts_are_told_as_they_are_whatever_the_databases_encoding(
         world.advance("1s")
         shop.execute("UPDATE orders SET name = 'Genève'")
         world.advance("1s")
-        assert [row["name"] for *_, row in told(world)] == ["Zürich 🚲", "Genève"]
+        assert [row["name"] for *_, row in reported(world)] == ["Zürich 🚲", "Genève"]
     shop.close()
 
 
 @pytest.mark.parametrize("key", [(), "ID"])
-def test_a_column_whose_letters_change_their_case_is_told_under_its_new_name(
+def test_a_column_whose_letters_change_their_case_is_reported_under_its_new_name(
     path: Path, shop: apsw.Connection, key: str | tuple[str, ...]
 ) -> None:
     with World(listening(path, key_columns=key)) as world:
@@ -360,11 +360,11 @@ def test_a_column_whose_letters_change_their_case_is_told_under_its_new_name(
         shop.execute("UPDATE orders SET name = 'after'")
         world.advance("1s")
         assert not stop_of(world)
-        assert [(key, row.get("Name", row.get("name"))) for key, _, _, row in told(world)] == [
+        assert [(key, row.get("Name", row.get("name"))) for key, _, _, row in reported(world)] == [
             ("1", "before"),
             ("1", "after"),
         ]
-        assert "Name" in told(world)[1][3]
+        assert "Name" in reported(world)[1][3]
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_a_host_that_dies_between_two_steps_neither_loses_nor_doubles_a_row(
             shop.execute("INSERT INTO orders (id) VALUES (?)", (number,))
             world.advance("30m")  # longer than the log remembers ids
         world.run_until_idle()
-        assert [int(key) for key, *_ in told(world)] == [-1, 0, 1, 2, 3, 4]
+        assert [int(key) for key, *_ in reported(world)] == [-1, 0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -439,8 +439,8 @@ def test_a_database_that_others_write_is_read_as_soon_as_it_is_free(
             shop.execute("BEGIN EXCLUSIVE")
             shop.execute("INSERT INTO orders (id) VALUES (?)", (n,))
             world.advance(4)
-            assert len(told(world)) == n
+            assert len(reported(world)) == n
             shop.execute("COMMIT")
             # Not after the growing pauses of a source that has failed.
             world.advance(0.5)
-            assert len(told(world)) == n + 1
+            assert len(reported(world)) == n + 1

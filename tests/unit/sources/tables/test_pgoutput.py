@@ -29,8 +29,10 @@ RELATION = (
 
 
 def row(*cells: bytes | None) -> bytes:
-    told = (b"n" if cell is None else b"t" + struct.pack(">i", len(cell)) + cell for cell in cells)
-    return struct.pack(">h", len(cells)) + b"".join(told)
+    reported = (
+        b"n" if cell is None else b"t" + struct.pack(">i", len(cell)) + cell for cell in cells
+    )
+    return struct.pack(">h", len(cells)) + b"".join(reported)
 
 
 def read(*messages: bytes) -> list[Placed]:

@@ -1,4 +1,4 @@
-"""What a database calls the reader of a table."""
+"""Names of the reader of a table in the database."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_no_two_readers_have_one_name(one: tuple[str, str, int], two: tuple[str,
         (("a", "b.c"), ("a", "b_c")),
     ],
 )
-def test_names_that_look_alike_once_escaped_are_told_apart(
+def test_names_that_look_alike_once_escaped_are_distinguished(
     one: tuple[str, str], two: tuple[str, str]
 ) -> None:
     assert slot(*one) != slot(*two)
 
 
-def test_a_name_that_can_be_told_is_plain() -> None:
+def test_a_name_that_can_be_reported_is_plain() -> None:
     assert slot("shop", "note") == "headrace_shop_note_table_0"
     assert slot("shop", "note_all", 2) == "headrace_shop_note_all_table_2"
     assert slot("shop", "n" * 60).startswith("headrace_shop_nnn")
