@@ -41,7 +41,18 @@ TERMS = {
 }
 """The page that introduces a term, in a heading or in the first paragraph below one."""
 PLAIN_PACKAGES = (
-    *("cli", "client", "environment", "http", "model", "node", "patterns", "sdk", "security"),
+    *(
+        "bus",
+        "cli",
+        "client",
+        "environment",
+        "http",
+        "model",
+        "node",
+        "patterns",
+        "sdk",
+        "security",
+    ),
     *("simulation", "sources", "storage", "telemetry", "testing", "topology"),
 )
 """Packages whose names, docstrings, comments and messages use only the field's words, with their tests."""

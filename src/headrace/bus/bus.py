@@ -1,4 +1,4 @@
-"""The bus: for each watched stream one router, for each HTTP forward one poster; kept as apps change.
+"""The bus: for each watched stream one router, for each HTTP forward one poster; updated as apps change.
 
 In: the deployed apps. Out: an app of internal functions, `_bus`, that the partition supervisor delivers to like
 any other. A rule begins with what is published after `refresh` has returned: the router's first
@@ -79,6 +79,7 @@ class Bus:
             Misuse: A rule watches, or a forward leads to, a stream that cannot be.
         """
         apps = [app for app in self._supervisor.apps.values() if app.name != BUS_APP]
+        # Posters before the rules: a rule's events go to their streams, which must exist by then.
         posters, targets = self._posters(apps)
         for function in posters:
             for place, trigger in enumerate(function.triggers):
@@ -90,6 +91,8 @@ class Bus:
         for stream in wanted:
             refused = StreamSpec(name=refusals_of(stream), owner=BUS_APP, private=True)
             await self._broker.declare(refused)
+            # Before the deployment: a router claims its partitions later, and "latest" would then
+            # skip what was published meanwhile.
             await self._begin(stream)
         by_stream = {stream: self.router(stream) for stream in wanted}
         handlers: dict[str, Handler] = {
@@ -100,11 +103,14 @@ class Bus:
             **{ROUTER + stream: router for stream, router in by_stream.items()},
             **{REFUSALS + stream: Refusals(router) for stream, router in by_stream.items()},
         }
-        # Those that are gone have something in hand yet, which goes the way it has begun.
+        # Handlers that are gone stay until the deployment: events that are in flight still need them.
+        # Before the functions are deployed: a first batch may arrive at once.
         self._internal.handlers = {**self._internal.handlers, **handlers}
+        # Without rules there is no app `_bus`: nodes that use none pay nothing for the bus.
         if routers or BUS_APP in self._supervisor.apps:
             functions = (*posters, *routers, *refusals)
             await self._supervisor.deploy(AppSpec(name=BUS_APP, functions=functions))
+            # The position of a router that still runs would be written again after it is deleted.
             await self._supervisor.left(ROUTER)
             await self._forget(set(wanted))
         ending = self._supervisor.leaving(f"{BUS_APP}.")
@@ -124,7 +130,9 @@ class Bus:
                         name=name,
                         app=BUS_APP,
                         triggers=(forward.rule,),
+                        # One event per request: the answer's status is about this event alone.
                         batch_size=1,
+                        # The request's own timeout must come first: its error names the target.
                         timeout=forward.http.timeout + SPARE_S,
                         retry=forward.http.retry,
                         summary=f"Sends events to {forward.http.url}",
@@ -142,6 +150,8 @@ class Bus:
                 for place, trigger in enumerate(function.triggers):
                     if isinstance(trigger, Rule):
                         name = function.name.removeprefix(POSTER)
+                        # With a number only where a function has several rules: the label is shown
+                        # to operators.
                         several = sum(isinstance(one, Rule) for one in function.triggers) > 1
                         label = f"{name}#{place}" if several else name
                         own = _own_stream(function.name, place, trigger)
@@ -165,6 +175,7 @@ class Bus:
                 spec = self._broker.stream(watched)
             except Unknown as error:
                 raise Misuse(f"the rule of `{name}` watches `{watched}`: {error}") from error
+            # `_bus` itself is exempt: posters read streams that belong to it.
             if spec.private and spec.owner not in {app.name, ""} and app.name != BUS_APP:
                 raise Misuse(
                     f"the rule of `{name}` watches `{watched}`, which is private to "
@@ -185,12 +196,13 @@ class Bus:
             publishes=(*_targets(found), refusals_of(stream)),
             batch_size=ROUTER_BATCH,
             retry=Retry(attempts=3),
+            # A breaker would stop all rules of the stream for the errors of one.
             breaker=None,
             summary=f"Puts the events of {stream} to {len(found)} rules",
         )
 
     def _refusing(self, stream: str, found: list[Destination]) -> FunctionSpec:
-        """What is a dead letter of it is one of a single rule."""
+        """The function that tries refused events again; its dead letters belong to single rules."""
         return FunctionSpec(
             name=REFUSALS + stream,
             app=BUS_APP,
@@ -208,6 +220,8 @@ class Bus:
         name = ROUTER + stream
         for partition in range(self._broker.stream(stream).partitions):
             key = position_key(name, stream, partition)
+            # A position that is there says how far the rules have come; a refresh must not move
+            # it.
             if await self._storage.get(Space.POSITIONS, key) is None:
                 await claim(
                     self._storage,
@@ -219,18 +233,19 @@ class Bus:
                 )
 
     async def _forget(self, watched: set[str]) -> None:
-        """A stream that lost its last rule begins anew with its next one."""
+        """Delete positions of streams without rules: a later rule starts from the newest event."""
         low = ROUTER.encode()
         rows = await self._storage.scan(Space.POSITIONS, low, after(low))
         gone = [key for key, _ in rows if key[len(low) :].split(b"\0")[0].decode() not in watched]
         if gone:
+            # Notes of failures refer to positions that are deleted with them.
             spaces = (Space.POSITIONS, Space.TROUBLE)
             await self._storage.apply(
                 Change(deletes=tuple(Delete(space, key) for space in spaces for key in gone))
             )
 
     def router(self, stream: str, names: list[str] | None = None) -> RuleRouter:
-        """What puts a stream's events to the rules of these names, or to all.
+        """Return the router of a stream's rules of these names, or of all.
 
         Raises:
             Unknown: There is no such rule.

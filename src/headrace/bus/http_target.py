@@ -22,7 +22,10 @@ from headrace.model.triggers.bus import HttpTarget
 from headrace.model.webhook_signature import Secret
 from headrace.security.secrets import Secrets
 
+# The body is not used; a target that sends an endless one must not fill memory.
 MAX_ANSWER = 64 << 10
+# Request Timeout, Too Early, Too Many Requests (RFC 9110, 8470, 6585): the same request may
+# succeed later.
 _TRY_AGAIN = frozenset([408, 425, 429])
 
 
@@ -56,6 +59,7 @@ class HttpPoster:
         for event in (event for chunk in invocation.chunks for event in chunk.events()):
             try:
                 request = self._request(event, invocation)
+            # A secret without a value: an operator can set it, so the event is tried again.
             except Misuse as error:
                 return Returned(error=Cause("Misuse", str(error)))
             try:
@@ -64,12 +68,15 @@ class HttpPoster:
                 why = f"`{self._target.url}` gave no answer: {error}"
                 return Returned(error=Cause("NoAnswer", why))
             if not 200 <= status < 300:
+                # Other statuses of 300 and 400 would be the same next time, so the event is a dead
+                # letter at once.
                 again = status >= 500 or status in _TRY_AGAIN
                 why = f"`{self._target.url}` answered {status}"
                 return Returned(error=Cause(f"Http{status}", why, retryable=again))
         return Returned()
 
     def _request(self, event: Event, invocation: BatchInvocation) -> HttpRequest:
+        # The same at every attempt, so that a target can recognise a repetition.
         ident = event.id or invocation.key
         moment = datetime.fromtimestamp(event.time_or(invocation.now) / 1e6, UTC)
         headers = {
@@ -87,6 +94,8 @@ class HttpPoster:
         for name, value in self._target.headers.items():
             if isinstance(value, Secret):
                 value = self._secrets.header(value)
+            # The author's headers last: they may replace ours. Lower case, or a name could be sent
+            # twice.
             headers[name.lower()] = value
         return HttpRequest(self._target.url, headers, event.value, self._target.timeout)
 
@@ -97,6 +106,7 @@ def posts_over(outgoing: HttpPool) -> Post:
     async def post(request: HttpRequest) -> int:
         headers = tuple((name.encode(), value.encode()) for name, value in request.headers.items())
         parts = urlsplit(request.url)
+        # Origin form (RFC 9112, section 3.2.1): path and query alone; a fragment is never sent.
         target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
         ask = ServiceRequest(
             f"{parts.scheme}://{parts.netloc}",

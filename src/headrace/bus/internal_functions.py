@@ -1,4 +1,4 @@
-"""Functions of the platform's own, run in the host beside the author's.
+"""Internal functions of the platform, run in the host process.
 
 In: invocations. Out: outcomes, from the platform's handler where there is one, else from the runtime
 below. So whatever the platform does for itself is delivered, retried and dead-lettered as any
@@ -36,7 +36,7 @@ class InternalFunctions:
         self._tasks = tasks
 
     def intercept(self, below: Submit) -> Submit:
-        """A `runtime.base.Interceptor`. Calls are passed on: nobody outside calls these functions."""
+        """A `runtime.base.Interceptor`. Calls are passed on: internal functions have batches only."""
 
         def submit(invocation: Invocation, done: Waiter, after: Run | None = None, /) -> Run:
             if invocation.function in self.handlers and isinstance(invocation, BatchInvocation):
@@ -50,12 +50,14 @@ class InternalFunctions:
 
         Raises:
             Unknown: It is gone meanwhile.
-            Unavailable: There is no room to run it now.
+            Unavailable: It cannot run now.
             Corrupt: What was stored cannot be read.
         """
         handler = self.handlers.get(invocation.function)
+        # A refresh may have removed it while the batch waited.
         if handler is None:
             raise Unknown(f"there is no function `{invocation.function}` any more")
+        # Coalescing saves round trips to an instance, of which there are none here.
         if type(invocation) is CoalescedInvocation:
             # The platform's functions take batch by batch: this is the first, the rest comes again.
             chunks = cut(invocation.chunks, 0, invocation.each)
@@ -68,6 +70,8 @@ class InternalFunctions:
         except TimeoutError:
             late = f"the invocation took longer than {invocation.timeout:g} s"
             return TimedOut(Cause("TimedOut", late))
+        # Errors of the platform, not of the event: the worker handles them as it does those of the
+        # runtime.
         except (Corrupt, Unavailable):
             raise
         except Exception as error:  # noqa: BLE001 - judged like an author's

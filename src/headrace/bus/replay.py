@@ -1,7 +1,7 @@
-"""Replays: what a stream held between two times, put to some of its rules once more.
+"""Replays: events of a stream between two times, matched against some of its rules once more.
 
 In: a stream, two times, rules. Out: appends to the rules' streams, each together with how far the
-replay has come, so that a host that dies goes on where it was and nothing comes twice. Events carry
+replay has come, so that a host that dies continues from there and nothing comes twice. Events carry
 the replay's name in the header `headrace-replay`. Patterns and transformers are today's.
 
     running -> done          (a host that starts takes up what is running)
@@ -29,6 +29,7 @@ from headrace.model.record import Append, Chunk
 from headrace.storage.kv.keys import after, pack
 from headrace.storage.log.base import Broker
 
+# Each reads the log as fast as it can, on the loop that serves requests.
 MAX_RUNNING = 10
 MAX_REPLAYS = 1_000
 STEP_EVENTS, STEP_BYTES = 1_000, 4 << 20
@@ -43,7 +44,7 @@ class ReplayRow(msgspec.Struct, frozen=True):
         stream: What is read.
         begin: From this time of appending (µs since the epoch) ...
         end: ... up to, and without, this one.
-        rules: The rules that are asked; empty means all that watch the stream.
+        rules: The rules that are matched; empty means all that watch the stream.
         state: `running`, `done` or `cancelled`.
         next: By partition, the offset to go on from.
         until: By partition, the offset to stop before.
@@ -111,6 +112,7 @@ class Replays:
         for partition in range(spec.partitions):
             low = await self._broker.offset_at(stream, partition, begin)
             lows.append(low)
+            # The end is fixed now: what is appended later is not part of the replay.
             highs.append(max(low, await self._broker.offset_at(stream, partition, end)))
         row = ReplayRow(
             name, stream, begin, end, tuple(rules), "running", tuple(lows), tuple(highs)
@@ -119,6 +121,8 @@ class Replays:
         try:
             await self._committer.commit(
                 Change(
+                    # Names are used once: the header of events that were sent must mean one
+                    # replay.
                     checks=(Check(Space.META, key, None),),
                     puts=(Put(Space.META, key, _encode(row)),),
                 )
@@ -136,6 +140,7 @@ class Replays:
 
     async def resume(self) -> None:
         """Take up what was running when a host died."""
+        # Every node takes up all of them: the check of the row lets one step of one node land.
         for row in await self.list():
             if row.state == "running":
                 self._run(row.name)
@@ -147,7 +152,7 @@ class Replays:
         return [_decode(row) for _, row in rows]
 
     async def get(self, name: str) -> ReplayRow:
-        """How far a replay has come.
+        """Return a replay with its progress.
 
         Raises:
             Unknown: There is none of that name.
@@ -172,7 +177,7 @@ class Replays:
             return row
 
     def troubles(self) -> dict[str, TaskFailure]:
-        """What is wrong with replays that do not go on, by their tasks' names."""
+        """Errors of replays that do not progress, by their tasks' names."""
         return self._tasks.troubles()
 
     async def close(self) -> None:
@@ -200,22 +205,26 @@ class Replays:
                 await self.cancel(name)
                 return
             except (Conflict, Fenced, Unavailable):
-                # Another node made this step, or somebody cancelled: look again.
+                # Another node made this step, or the replay was cancelled: look again.
+                # Random, so that nodes which lost a step to each other do not collide again.
                 await self._clock.sleep(self._entropy.uniform(PAUSE_S / 2, PAUSE_S))
 
     async def _step(self, row: ReplayRow, stored: bytes) -> None:
         """Read on in the first partition that is not done, and append what its rules make of it."""
         left = [place for place, low in enumerate(row.next) if low < row.until[place]]
+        # A separate change: a step does not know whether it is the last of all partitions.
         if not left:
             done = msgspec.structs.replace(row, state="done")
             await self._committer.commit(_change(done, stored, ()))
             return
+        # One after another: order is kept within a partition, and progress stays readable.
         partition = left[0]
         low, high = row.next[partition], row.until[partition]
         found = await self._broker.fetch(
             row.stream, partition, low, events=STEP_EVENTS, size=STEP_BYTES
         )
         chunks = _below(found, high)
+        # Nothing there: retention or compaction has removed the rest.
         reached = chunks[-1].end if chunks else high
         router = self._bus.router(row.stream, list(row.rules))
         appends: tuple[Append, ...] = ()
@@ -230,6 +239,7 @@ class Replays:
             sent=row.sent + sum(append.count for append in appends),
         )
         hit("feed:before-append")
+        # Appends and progress in one change: a crash leaves both or neither.
         await self._committer.commit(_change(further, stored, appends))
         hit("feed:after-append")
 

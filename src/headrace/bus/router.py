@@ -1,4 +1,4 @@
-"""One stream's rules, and what becomes of its events: for each rule that matches, an append.
+"""Router of one stream: for each event and each rule that matches it, an append.
 
 In: chunks of a watched stream. Out: the appends to the streams of the rules that matched, in the
 order of the log. Nothing is written here: the partition worker that runs the router commits the appends together
@@ -36,7 +36,7 @@ Groups = dict[tuple[str, int], list[Event]]
 
 
 class Destination(NamedTuple):
-    """Where events that a rule means are appended."""
+    """The target stream of a rule's events."""
 
     name: str
     rule: Rule
@@ -69,7 +69,7 @@ class RuleRouter:
     def appends(
         self, chunks: Sequence[Chunk], *, hops: int, origin: str, replay: str = ""
     ) -> tuple[Append, ...]:
-        """What the rules make of the chunks; `replay` names what brings them again."""
+        """The appends that the rules make of the chunks; `replay` names the replay they come from."""
         groups: Groups = {}
         for chunk in chunks:
             for index, event in enumerate(chunk.events(), chunk.low):
@@ -79,19 +79,20 @@ class RuleRouter:
     def _route(self, event: Event, chunk: Chunk, offset: int, replay: str, groups: Groups) -> None:
         position = f"{chunk.stream}/{chunk.partition}/{offset}"
         seen = shown(event, stream=self.stream, position=position, appended=chunk.appended)
-        told = None
+        marked = None
         for name in self._index.match(seen):
-            if told is None:
+            # Made for the first rule that matches: most events match none.
+            if marked is None:
                 headers = event.headers
                 if replay:
                     headers = {**(headers or {}), REPLAY_HEADER: replay}
                 # Wherever it is looked at again, it happened when it stands here.
-                told = replace(event, time=event.time_or(chunk.appended), headers=headers)
+                marked = replace(event, time=event.time_or(chunk.appended), headers=headers)
             try:
-                self.put(name, told, seen, position, groups)
-            except Exception:  # noqa: BLE001 - told by `Refusals`, where it fails for this rule alone
+                self.put(name, marked, seen, position, groups)
+            except Exception:  # noqa: BLE001 - reported by `Refusals`, where it fails for this rule alone
                 marks = {RULE_HEADER: name, POSITION_HEADER: position}
-                refused = replace(told, headers={**(told.headers or {}), **marks})
+                refused = replace(marked, headers={**(marked.headers or {}), **marks})
                 groups.setdefault((self._refusals, 0), []).append(refused)
 
     def put(
@@ -119,6 +120,7 @@ class RuleRouter:
         )
         _check(made, to.stream)
         count = to.stream.partitions
+        # Without a key the source's partition decides, so that the order within it is kept.
         number = (
             int(position.rsplit("/", 2)[1]) % count
             if event.key is None
@@ -128,7 +130,7 @@ class RuleRouter:
 
 
 class Refusals:
-    """What single rules did not take, tried again. The handler of an internal function."""
+    """Refused events, tried again for single rules. The handler of an internal function."""
 
     def __init__(self, router: RuleRouter) -> None:
         self._router = router
@@ -139,17 +141,20 @@ class Refusals:
         for event in (event for chunk in invocation.chunks for event in chunk.events()):
             headers = dict(event.headers or {})
             name, position = headers.pop(RULE_HEADER, ""), headers.pop(POSITION_HEADER, "")
+            # The marks are ours: neither the rule nor its target may see them.
             plain = replace(event, headers=headers or None)
+            # The event has its own time (see `_route`), so that of appending is not needed.
             seen = shown(plain, stream=self._router.stream, position=position, appended=0)
             try:
                 self._router.put(name, plain, seen, position, groups)
             except Exception as error:  # noqa: BLE001 - as an author's, and it says whose it is
-                told = f"the rule `{name}` does not take {position}: {error}"
+                reason = f"the rule `{name}` does not take {position}: {error}"
                 final = is_final(error)
-                return Returned(error=Cause(type(error).__name__, told, retryable=not final))
+                return Returned(error=Cause(type(error).__name__, reason, retryable=not final))
         return Returned(appends=_appends(groups, *invocation.lineage))
 
 
+# Checked per rule before the commit: the log refuses a whole change, with the events of all rules.
 def _check(event: Event, stream: StreamSpec) -> None:
     """Pass, where the log would: what it refuses when it lands fails for all rules."""
     check_event(event, stream)

@@ -1,4 +1,4 @@
-"""What can be said about an app's rules before anything runs. Pure; also what `validate` asks."""
+"""Checks of an app's rules before anything runs: at a deployment, and by `validate`. Pure."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ def check_rules(app: AppSpec) -> None:
         except Misuse as error:
             raise Misuse(f"the rule of `{name}`: {error}") from error
     for forward in app.forwards:
+        # The shortest cycle, and never meant. Longer ones may be: those are stopped by the limit
+        # of hops.
         if forward.stream in forward.rule.watched:
             raise Misuse(
                 f"forward `{forward.name}` leads from `{forward.stream}` back to it; send its "

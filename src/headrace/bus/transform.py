@@ -1,4 +1,4 @@
-"""What a rule makes of an event: the part at a path, or a template with values put in. Pure.
+"""Transformation of events by a rule: the part at a path, or a template with values put in. Pure.
 
 The language is EventBridge's input transformer (`InputPath`, `InputPathsMap`, `InputTemplate`).
 Within quotes a value stands bare (texts as they are, objects and arrays without their quotes, what
@@ -23,6 +23,7 @@ Transform = Callable[[Mapping[str, Any], str, str], bytes]
 _PLACE: Final = re.compile(r"<([A-Za-z0-9_.-]+)>")
 _STEP: Final = re.compile(r"\.([^.\[\]'\"]+)|\['([^']*)'\]|\[\"([^\"]*)\"\]|\[(\d{1,9})\]")
 _QUOTES: Final = re.compile(r'\\.|"')
+# Not None: null is a value that an event may have.
 _ABSENT: Final[Any] = object()
 _PREDEFINED: Final = frozenset(
     [
@@ -37,7 +38,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def transform_of(rule: Rule) -> Transform | None:
-    """How the rule rewrites events; None where it leaves them as they are.
+    """The transformation that a rule declares; None where it leaves events as they are.
 
     Raises:
         Misuse: The path or the template cannot be read.
@@ -95,6 +96,8 @@ class _Template:
             self._pieces.append((before, name, quoted))
             at = place.end()
         self._end = text[at:]
+        # Tried with null in every place: a template that is not JSON is refused at deployment, not
+        # at an event.
         sample = "".join(before + ("" if bare else "null") for before, _, bare in self._pieces)
         try:
             msgspec.json.decode(sample + self._end)
@@ -123,6 +126,8 @@ class _Template:
                 return {
                     "detailType" if member == "detail-type" else member: value
                     for member, value in {**event, "time": time}.items()
+                    # EventBridge's `aws.events.event` has no detail; the others are ours, and
+                    # would surprise its users.
                     if member not in {"detail", "stream", "key", "headers"}
                 }
             case _:
@@ -130,7 +135,7 @@ class _Template:
 
 
 def _is_quoted(text: str, quoted: bool) -> bool:
-    """Whether one stands within quotes after `text`."""
+    """Return True where the end of `text` is within quotes."""
     escaped = False
     for char in text:
         if escaped:
@@ -151,10 +156,12 @@ def _bare(value: Any) -> str:
     if value is _ABSENT:
         return ""
     if isinstance(value, str):
+        # Escaped as JSON, without its quotes: a value must not be able to end the text that it is
+        # put in.
         return _encode(value).decode()[1:-1]
     return _unquoted(_encode(value).decode())
 
 
 def _unquoted(text: str) -> str:
-    # Escapes are taken whole, lest half of one be left.
+    # Escapes are matched as a whole, so that no half of one is left.
     return _QUOTES.sub(lambda found: "" if found[0].endswith('"') else found[0], text)

@@ -2,7 +2,7 @@
 
 In: terms, each with what it leads to. Out, for a value: what the passed terms lead to. Equal terms
 are one test. Texts, numbers and addresses are looked up, affixes by their length, wildcards by the
-rarest of their literal pieces, ranges in a tree; only `anything-but` is asked one by one.
+rarest of their literal pieces, ranges in a tree; only `anything-but` is tested one by one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from headrace.patterns.operators import Interval, Scalar, Term, Test, address_in
 
 T = TypeVar("T")
 
+# Four characters: short ones are in nearly every text, long ones are missing from short patterns.
 GRAM: Final = 4
+# A wildcard may be thousands of characters long; more anchors to choose from would only slow the
+# build.
 MAX_GRAMS: Final = 64
+# Ranges that overlap much would be listed in very many segments: then a tree takes less memory.
 MAX_SEGMENTS_PER_RANGE: Final = 8
 DELIMITERS: Final = "/:."
 """Cutting a text at one of these is cheaper than finding its words."""
@@ -35,7 +39,7 @@ class TermIndex(Generic[T]):
     Attributes:
         texts: Where whole texts lead.
         lookups: Finds where other tests of texts lead, each called with the text, twice.
-        asks_more: Whether `find_more` has anything to find.
+        has_more: Whether `find_more` has anything to find.
     """
 
     __slots__ = (
@@ -44,7 +48,7 @@ class TermIndex(Generic[T]):
         "_numbers",
         "_others",
         "_ranges",
-        "asks_more",
+        "has_more",
         "lookups",
         "texts",
     )
@@ -85,7 +89,7 @@ class TermIndex(Generic[T]):
             lookups.append(_Networks(networks).find)
         # Most paths are only ever compared with whole values, and have none.
         self.lookups: tuple[_Lookup[T], ...] = tuple(lookups)
-        self.asks_more = bool(self._others or self._always)
+        self.has_more = bool(self._others or self._always)
 
     def find(self, value: Scalar, found: list[T]) -> None:
         """Put to `found` where the terms that `value` passes lead."""
@@ -94,6 +98,7 @@ class TermIndex(Generic[T]):
                 found.append(to)
             for look_up in self.lookups:
                 look_up(value, value, found)
+        # Before the numbers: `True` is found under 1 in a dictionary.
         elif value is None or value is True or value is False:
             if (to := self._constants.get(value)) is not None:
                 found.append(to)
@@ -102,11 +107,11 @@ class TermIndex(Generic[T]):
                 found.append(to)
             if self._ranges is not None:
                 self._ranges.find(value, found)
-        if self.asks_more:
+        if self.has_more:
             self.find_more(value, found)
 
     def find_more(self, value: Scalar, found: list[T]) -> None:
-        """Put to `found` where the tests lead that are asked one by one, or not at all."""
+        """Put to `found` where the tests lead that run one by one, or always pass."""
         for test, to in self._others:
             if test(value):
                 found.append(to)
@@ -122,7 +127,7 @@ class _Anchor(NamedTuple):
 
 _Guard = Callable[[str], object]
 _Lookup = Callable[[str, str, list[T]], None]
-"""Looks a text up; guards are asked about the second, the value it was made from."""
+"""Looks a text up; guards are called with the second, the value it was made from."""
 
 
 def _folding(look_up: _Lookup[T]) -> _Lookup[T]:
@@ -159,6 +164,7 @@ class _Texts(Generic[T]):
             if not anchors:
                 self._rest.append((term.test, to))
                 continue
+            # The anchor that the fewest terms share: its list of candidates is the shortest.
             anchor = min(anchors, key=counts.__getitem__)
             table = tables.setdefault(anchor.where, {}).setdefault(len(anchor.text), {})
             guard = term.fits
@@ -196,6 +202,7 @@ class _Texts(Generic[T]):
     def _prefix(self, text: str, value: str, found: list[T]) -> None:
         size = len(text)
         for length, table in self._prefixes:
+            # Sorted by length: all that follow are longer than the text as well.
             if length > size:
                 break
             for guard, to in table.get(text[:length], ()):
@@ -221,7 +228,7 @@ class _Texts(Generic[T]):
 
     def _gram(self, text: str, value: str, found: list[T]) -> None:
         for length, table in self._grams:
-            # A gram may come twice in the text; its terms are asked once.
+            # A gram may come twice in the text; its terms are tested once.
             for gram in dict.fromkeys(
                 text[at : at + length] for at in range(len(text) - length + 1)
             ):
@@ -317,6 +324,7 @@ class _Ranges(Generic[T]):
         bounds = sorted(
             bound for one, _ in ranges for bound in (one.low, one.high) if abs(bound) != _INFINITE
         )
+        # The median of the bounds keeps both halves about equal, and the tree shallow.
         self._centre = centre = bounds[len(bounds) // 2]
         below = [(one, to) for one, to in ranges if one.high < centre]
         above = [(one, to) for one, to in ranges if one.low > centre]
@@ -345,6 +353,7 @@ class _Ranges(Generic[T]):
                     if value < one.high or one.high_closed:
                         found.append(to)
                 node = node._above
+            # NaN compares false with everything, and would otherwise be taken for the centre.
             elif value != centre:  # not a number at all
                 return
             else:
@@ -366,12 +375,15 @@ class _Networks(Generic[T]):
         for network, to in networks:
             host_bits = network.max_prefixlen - network.prefixlen
             table = self._tables.setdefault(network.version, {}).setdefault(host_bits, {})
+            # One table per prefix length: an address is looked up at most 33 (129) times, however
+            # many networks there are.
             table[int(network.network_address) >> host_bits] = to
 
     def find(self, text: str, value: str, found: list[T]) -> None:
         """Return the targets of the networks that contain the address `value`."""
         del text
         address = address_in(value)
+        # Parsed once for all networks; a text that is not an address is the usual case.
         if address is None:
             return
         number = int(address)

@@ -1,7 +1,7 @@
 """The tests a pattern puts to one value: `prefix`, `numeric`, `anything-but` and their kin. Pure.
 
-In: what stands in a pattern's array. Out: a `Term`, which judges a value and says how it does, so
-that an index can find it without asking. What cannot hold is refused here, with path and cause.
+In: what stands in a pattern's array. Out: a `Term`, which checks a value and describes its check, so
+that an index can find it without running it. What cannot hold is refused here, with path and cause.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ Kind = Literal[
     "but",
 ]
 
+# The bound that EventBridge documents for numeric matching.
 MAX_NUMBER: Final = 5_000_000_000
 RESERVED: Final = frozenset(
     [
@@ -88,10 +89,12 @@ PRESENT: Final = Term("present", None, anything)
 
 def equal_to(wanted: Scalar) -> Term:
     """The value itself; 1 is 1.0, and neither is true."""
+    # `True == 1` in Python, not in JSON: `is_number` leaves booleans out.
     if is_number(wanted):
         return Term("number", wanted, lambda value: is_number(value) and value == wanted)
     kind = type(wanted)
     name: Kind = "text" if kind is str else "constant"
+    # By exact type, for the same reason: `1 == True` and `0 == False` must not hold.
     return Term(name, wanted, lambda value: type(value) is kind and value == wanted)
 
 
@@ -171,6 +174,7 @@ def _affix(path: str, name: Literal["prefix", "suffix"], operand: Any) -> Term:
         ignoring = True
     text = _text(path, name, operand)
     if ignoring:
+        # Folded once here; the index folds the value once for all terms.
         text = text.lower()
     if name == "prefix":
         if ignoring:
@@ -203,6 +207,7 @@ def _wildcard(path: str, text: str) -> Term:
             star = False
         elif char == "*":
             if star:
+                # As the service does.
                 raise Invalid(f"`{path}`: consecutive wildcard characters at position {index - 1}")
             pieces.append("")
             star = True
@@ -263,6 +268,7 @@ def _numeric(path: str, operand: Any) -> Term:
 
 
 def _interval(pairs: list[tuple[str, Any]]) -> Interval:
+    # `=` is an interval of one point, so one structure finds all comparisons.
     low, low_closed, high, high_closed = -math.inf, False, math.inf, False
     for sign, bound in pairs:
         if sign in {">", ">=", "="}:
@@ -279,6 +285,7 @@ def _cidr(path: str, text: str) -> Term:
     if not bits.isdigit():
         raise Invalid(f"`{path}`: malformed CIDR `{text}`, the mask bits must be an integer")
     try:
+        # Not strict: an address with host bits, such as 10.0.0.7/8, names its network.
         network = ipaddress.ip_network(f"{address}/{bits}", strict=False)
     except ValueError as error:
         raise Invalid(f"`{path}`: malformed CIDR `{text}`: {error}") from error
@@ -317,6 +324,7 @@ def _anything_but(path: str, operand: Any) -> Term:
     if not many:
         raise Invalid(f"`{path}`: empty lists are not allowed in `anything-but`")
     kinds = {kind_of(one) for one in many}
+    # Mixed lists are refused by the service too.
     if not kinds <= {"a string"} and not kinds <= {"a number"}:
         raise Invalid(
             f"`{path}`: `anything-but` takes strings, or numbers, not {', '.join(sorted(kinds))}"
@@ -328,6 +336,7 @@ def _none_of(refused: list[Term]) -> Term:
     tests = [term.test for term in refused]
     return Term(
         "but",
+        # A set: equal lists in another order are one test of the index.
         frozenset((term.kind, term.operand) for term in refused),
         lambda value: not any(test(value) for test in tests),
     )

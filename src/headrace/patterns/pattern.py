@@ -27,6 +27,7 @@ from headrace.patterns.operators import (
 
 Places = tuple[tuple[int, int], ...]
 
+# `$or`s multiply: ten with ten options each are 10 billion conjunctions.
 MAX_ALTERNATIVES: Final = 1_000
 _SHOWN: Final = 5
 
@@ -84,6 +85,7 @@ def compile_pattern(pattern: Any) -> Pattern:
 def flatten(event: Mapping[str, Any]) -> dict[str, list[Value]]:
     """The event's leaves by dotted path; `a.b` in a name and `b` within `a` are the same path."""
     fields: dict[str, list[Value]] = {}
+    # Fresh for each event: numbers are compared within one event only.
     counter = iter(range(1 << 30))
     _flatten(event, "", (), fields, counter)
     return fields
@@ -96,6 +98,7 @@ def _flatten(
         for name, inner in value.items():
             _flatten(inner, f"{path}.{name}" if path else name, places, fields, counter)
     elif isinstance(value, list):
+        # A number for each array, since the path alone does not distinguish nested ones.
         array = next(counter)
         for index, inner in enumerate(value):
             _flatten(inner, path, (*places, (array, index)), fields, counter)
@@ -115,6 +118,7 @@ def all_hold(leaves: tuple[Leaf, ...], fields: Mapping[str, list[Value]]) -> boo
         fitting = [v.places for v in values if any(term.test(v.value) for term in leaf.terms)]
         if not fitting:
             return False
+        # A value outside of all arrays fits with every element, and restricts nothing.
         if () not in fitting:
             candidates.append(fitting)
     return len(candidates) < 2 or _consistent(candidates)
@@ -144,6 +148,7 @@ def _consistent(candidates: list[list[Places]]) -> bool:
                 elements = spot.arrays.setdefault(array, {})
                 spot = elements.get(index) or elements.setdefault(index, _Spot())
             spot.found |= 1 << number
+    # All bits set: every path has its value within one choice of elements.
     return (1 << len(candidates)) - 1 in _together(event)
 
 
@@ -159,6 +164,7 @@ def _together(spot: _Spot) -> list[int]:
 def _largest(sets: set[int]) -> list[int]:
     kept: list[int] = []
     for one in sorted(sets, key=int.bit_count, reverse=True):
+        # Subsets add nothing. Without this the sets multiply with each array of an event.
         if all(one & ~larger for larger in kept):
             kept.append(one)
     return kept
@@ -172,6 +178,8 @@ def _alternatives(pattern: Mapping[str, Any], path: str) -> list[list[Leaf]]:
     found: list[list[Leaf]] = [[]]
     for name, wanted in pattern.items():
         here = f"{path}.{name}" if path else name
+        # An object may have a member called `$or`: only a list of two or more objects is the
+        # operator.
         if name == "$or" and _is_choice(wanted):
             options = [more for one in wanted for more in _alternatives(one, path)]
         elif isinstance(wanted, Mapping):
@@ -196,6 +204,7 @@ def _alternatives(pattern: Mapping[str, Any], path: str) -> list[list[Leaf]]:
 def _is_choice(wanted: Any) -> bool:
     """Return whether `$or` is the operator: two or more objects, none of which is a single test."""
     return (
+        # As the service does: anything else named `$or` is an ordinary field.
         isinstance(wanted, list)
         and len(wanted) > 1
         and all(isinstance(one, Mapping) and one for one in wanted)

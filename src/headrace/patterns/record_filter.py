@@ -38,6 +38,7 @@ class Selection:
         self._pattern = compile_pattern(pattern)
         self._msgpack = msgpack
         for leaf in (leaf for leaves in self._pattern.alternatives for leaf in leaves):
+            # It would never match, and a function that never runs gives no hint why.
             if leaf.path.partition(".")[0] not in SHOWN:
                 raise Invalid(
                     f"the pattern is about `{leaf.path}`, which no record has; it sees "
@@ -47,6 +48,7 @@ class Selection:
 
     def __call__(self, chunk: Chunk) -> set[int]:
         """The indices, from 0, of the events of `chunk` that match."""
+        # Chosen once per chunk: a chunk is of one stream.
         value_of = _unpacked if chunk.stream in self._msgpack else _value
         return {
             index
@@ -69,6 +71,7 @@ def _shown(event: Event, value: Any, appended: int) -> dict[str, Any]:
 def _value(raw: bytes) -> Any:
     try:
         return _json.decode(raw)
+    # Values need not be JSON: a filter on keys or headers must still work.
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     try:
@@ -79,6 +82,7 @@ def _value(raw: bytes) -> Any:
 
 def _unpacked(raw: bytes) -> Any:
     try:
+        # msgpack has keys of any type and times; patterns know JSON's.
         return msgspec.to_builtins(msgspec.msgpack.decode(raw), str_keys=True)
     except (msgspec.DecodeError, UnicodeDecodeError, TypeError, RecursionError):
         return None

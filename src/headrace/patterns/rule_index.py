@@ -2,8 +2,8 @@
 
 In: patterns by name, then events. Out: the names that match. The rules form a tree: at each node a
 rule waits at the path where it differs most from the others, in a `TermIndex`; an event walks only
-branches whose tests it passes. Only paths that some rule mentions are looked at. The verdicts are
-those of `filters.Pattern`, arrays included.
+branches whose tests it passes. Only paths that some rule mentions are looked at. The results are
+those of `pattern.Pattern`, arrays included.
 """
 
 from __future__ import annotations
@@ -27,16 +27,18 @@ from headrace.patterns.pattern import (
 )
 
 FEW: Final = 3
-"""So many alternatives are asked one by one; more become a node."""
+"""So many alternatives are tested one by one; more become a node."""
 
 _RANK: Final = {"text": 0, "number": 0, "constant": 0, "text-i": 0, "but": 2, "present": 3}
-_ASKED: Final = 2
+_TESTED: Final = 2
 """From this rank on a test cannot be looked up."""
 _ABSENT: Final = 4
 _MISSING: Final[Any] = object()
 
+# Never reset: numbers only have to differ within an event, and Python's integers do not overflow.
 _arrays: Final = count()
 """Numbers the arrays; no two have the same number."""
+# Exact types, looked up in a set: faster than `isinstance` for every value of every event.
 _PLAIN: Final = frozenset([str, int, float, bool, type(None), Decimal])
 
 
@@ -45,6 +47,7 @@ class RuleIndex:
 
     def __init__(self) -> None:
         self._rules: dict[str, Pattern] = {}
+        # Rebuilt as a whole: rules change with deployments, events come by the thousand.
         self._tree: _Tree | None = None
 
     def __len__(self) -> int:
@@ -105,6 +108,7 @@ class _Tree:
         """The rules that are meant."""
         fields: dict[str, Any] = {}
         # A nameless member lends its own members' names to the event itself.
+        # Rare, and it breaks the levels: such an event is flattened whole.
         if "" in event:
             fields = {path: found for path, found in flatten(event).items() if path in self._paths}
             return _walk_many(self._root, fields)
@@ -119,6 +123,7 @@ class _Node:
     __slots__ = ("_pending", "absent", "branches", "done", "ends", "few", "met", "paths", "ready")
 
     def __init__(self, alternatives: list[_Alternative]) -> None:
+        # Sorted at its first visit: most nodes of a large index are never reached.
         self.ready = self.branches = self.ends = False
         self._pending = alternatives
         self.done: list[_Alternative] = []
@@ -134,6 +139,7 @@ class _Node:
         self.met = list(dict.fromkeys(one.name for one in self.done))
         waiting = [one for one in waiting if one.rest]
         self.ends = not waiting
+        # Below this a node's dictionaries cost more than the tests.
         if len(waiting) <= FEW:
             self.few = waiting
             return
@@ -146,10 +152,12 @@ class _Node:
         terms: dict[str, dict[tuple[str, Any], tuple[Term, list[_Alternative]]]] = {}
         gone: dict[str, list[_Alternative]] = {}
         for one in waiting:
+            # At the path where the rules differ most an event leaves the most rules behind.
             leaf = min(one.rest, key=lambda leaf: _order(leaf, len(variety[leaf.path])))
             after = one._replace(rest=tuple(other for other in one.rest if other is not leaf))
             at = terms.setdefault(leaf.path, {})
             for term in leaf.terms:
+                # Equal tests of many rules are one branch, and run once for an event.
                 at.setdefault((term.kind, term.operand), (term, []))[1].append(after)
             if leaf.absent:
                 gone.setdefault(leaf.path, []).append(after)
@@ -169,7 +177,7 @@ def _order(leaf: Leaf, variety: int) -> tuple[bool, bool, int, int]:
     share separates none: it is tested last, for the few rules that are left then.
     """
     rank = _rank(leaf)
-    return rank >= _ASKED, variety <= 1, rank, -variety
+    return rank >= _TESTED, variety <= 1, rank, -variety
 
 
 def _rank(leaf: Leaf) -> int:
@@ -221,6 +229,7 @@ def _met(
     event: Mapping[str, Any], level: _Level
 ) -> Iterable[tuple[str, str | None, _Level | None]]:
     """The members of `level` that the event may have."""
+    # The shorter side is walked: an event may have hundreds of members, or the rules may.
     if len(level.plan) <= 2 * len(event):
         return level.plan
     members = level.members
@@ -234,6 +243,7 @@ def _collect(event: Mapping[str, Any], level: _Level, fields: dict[str, Any]) ->
     """
     plain = True
     for name, path, within in _met(event, level):
+        # Not `get`: null is a value, and an absent member is another case.
         if name in event:
             value = event[name]
             kind = type(value)
@@ -295,6 +305,7 @@ def _walk(root: _Node, fields: dict[str, Scalar]) -> list[str]:
         if not node.branches:
             continue
         paths = node.paths
+        # Again the shorter side.
         if len(paths) <= len(fields):
             for path, index in paths.items():
                 value = fields.get(path, _MISSING)
@@ -304,7 +315,7 @@ def _walk(root: _Node, fields: dict[str, Scalar]) -> list[str]:
                         nodes.append(index.texts[value])
                     for look_up in index.lookups:
                         look_up(value, value, nodes)
-                    if index.asks_more:
+                    if index.has_more:
                         index.find_more(value, nodes)
                 elif value is not _MISSING:
                     index.find(value, nodes)
@@ -373,7 +384,7 @@ def _walk_many(root: _Node, fields: dict[str, Any]) -> list[str]:
                         nodes.append(index.texts[value])
                     for look_up in index.lookups:
                         look_up(value, value, nodes)
-                    if index.asks_more:
+                    if index.has_more:
                         index.find_more(value, nodes)
                 elif kind is not list:
                     index.find(value, nodes)
@@ -404,6 +415,8 @@ def _holds_together(one: _Alternative, fields: Mapping[str, Any]) -> bool:
 def _find_any(index: TermIndex[_Node], values: list[Value], nodes: list[_Node]) -> None:
     """Put to `nodes`, each once, where the terms that one of the values passes lead."""
     reached: list[_Node] = []
+    # With the type, since 1 and True are one key of a dictionary. Equal values are looked up once.
     for value in {(type(each.value), each.value): each.value for each in values}.values():
         index.find(value, reached)
+    # By identity: several values of an array may lead to one node, which must be visited once.
     nodes += {id(then): then for then in reached}.values()

@@ -97,6 +97,7 @@ class Checker:
         """
         self._schema = schema
         self._written: dict[str, str] = {}
+        # Compiled at deployment, so that a schema that cannot be read is refused there.
         self._quick = self._validator(self._read(schema, "", thorough=False), {})
         self._known: dict[bytes, Draft202012Validator] = {}
         self._found: Mismatch | None = None
@@ -112,14 +113,19 @@ class Checker:
             Mismatch: It is not; the first place that is wrong.
         """
         fits = self._quick.is_valid(value)
+        # JSON Schema counts 1.0 among the integers, and handlers typed `int` do not: only such
+        # bodies need the slow check.
         if fits and not _may_hold_whole(raw):
             return
         # Callbacks distinguish numbers that JSON Schema does not, and stop at the first mismatch of
         # a choice, of which the engine would list all.
         self._hold(self._thorough, value)
         if not fits:
+            # Only the quick validator found a mistake, so no place is known; the value is refused
+            # all the same.
             raise Mismatch("", "is not what the route's type says")
 
+    # Built on first use: most routes never get a wrong value.
     @functools.cached_property
     def _thorough(self) -> Draft202012Validator:
         return self._validator(self._read(self._schema, "", thorough=True), self._keywords)
@@ -158,6 +164,7 @@ class Checker:
                 formats=_FORMATS,
                 validate_formats=True,
                 keywords=keywords,
+                # A `$ref` with an address must not make the node send requests.
                 offline=True,
                 pattern_options=RegexOptions(size_limit=MAX_EXPRESSION_BYTES),
             )
@@ -182,6 +189,7 @@ class Checker:
         if isinstance(chooser, dict) and isinstance(value, dict):
             name, mapping = str(chooser.get("propertyName")), chooser.get("mapping", {})
             tag = value.get(name)
+            # A discriminator names the choice: only its errors are of use.
             if isinstance(tag, (str, int)) and str(tag) in mapping:
                 self._hold(self._choice({"$ref": mapping[str(tag)]}), value)
                 return
@@ -196,6 +204,7 @@ class Checker:
                 failed.append(error)
             else:
                 return
+        # The choice that came furthest is most likely the one that was meant.
         deepest = max(failed, key=lambda error: error.path.count("/"))
         if deepest.path:
             raise deepest
@@ -285,12 +294,15 @@ class Checker:
                 made[word] = self._read(said, here, thorough=thorough)
             elif word == "pattern" and isinstance(said, str):
                 made[word] = self._expression(said, path)
+                # The engine checks the length before it matches, so a longer text costs nothing
+                # (ADR 0036).
                 made["maxLength"] = _longest(said, schema.get("maxLength"), path)
             elif word == "format":
                 # A format that is not known here forbids nothing.
                 made |= {word: said} if said in IN_WORDS else {}
             elif word not in made:
                 made[word] = said
+        # msgspec describes `bytes` so; as a format it is checked like any other.
         if schema.get("contentEncoding") in IN_WORDS:
             made["format"] = schema["contentEncoding"]
         if thorough and _is_whole(schema):
@@ -318,21 +330,21 @@ class Checker:
         return read
 
 
-def _longest(expression: str, asked: int | None, path: str) -> int:
+def _longest(expression: str, wanted: int | None, path: str) -> int:
     """Return the longest text, in characters, that the expression may be matched against.
 
     Raises:
-        Misuse: More are asked for than can be matched in time.
+        Misuse: The schema allows more than can be matched in time.
     """
     places = places_of(expression)
     most = min(MAX_MATCHED, MAX_STEPS // places)
-    if most == 0 or (asked is not None and asked > most < MAX_MATCHED):
+    if most == 0 or (wanted is not None and wanted > most < MAX_MATCHED):
         raise Misuse(
             f"the expression `{expression:.200}` at `{path or '/'}` of the route's type takes too long for texts of "
-            f"{asked or 'any number of'} characters: with its repetitions written out it has {places:,} "
+            f"{wanted or 'any number of'} characters: with its repetitions written out it has {places:,} "
             f"places; write it with fewer, or allow at most {most:,} characters (`max_length=`)"
         )
-    return most if asked is None else min(asked, most)
+    return most if wanted is None else min(wanted, most)
 
 
 def places_of(expression: str) -> int:
@@ -401,6 +413,8 @@ def _may_hold_whole(raw: bytes) -> bool:
     """Return whether a number such as `1.0` or `1e3` stands there, or a text looks like one."""
     if b".0" not in raw:
         # The way nearly every body goes.
+        # One pass in C over the body instead of a regular expression: nearly all bodies have no
+        # such number.
         alike = raw.translate(_DIGITS_ALIKE)
         if b"0e" not in alike and b"0E" not in alike:
             return False

@@ -32,6 +32,7 @@ MAX_FAILED = 100
 MAX_LINES = 5_000
 MAX_OUTPUTS = 256
 """Streams that one function is remembered to have published to."""
+# Besides the number of lines: a single line may be large.
 MAX_LINES_BYTES = 8 << 20
 """What the texts of the log lines that are remembered take at most, together."""
 BOUNDS = (
@@ -99,7 +100,7 @@ class AnsweredRequest(msgspec.Struct, frozen=True, gc=False):
         time: Microseconds since the epoch.
         path: As it came, still percent-encoded, without the query.
         seconds: From headers to answer.
-        function: Who was asked, or the app of a proxy; "" at the platform's own paths.
+        function: The function that answered, or the app of a proxy; "" at the platform's own paths.
     """
 
     time: int
@@ -171,8 +172,10 @@ class RunHistory:
         self.observer = observer
         self.new_outputs: list[tuple[str, str]] = []
         self._on_output = on_output
+        # `deque(maxlen)` drops the oldest by itself, without a check on the hot path.
         self._runs: dict[str, deque[RunRecord]] = defaultdict(lambda: deque(maxlen=MAX_RUNS))
         self._latest: deque[RunRecord] = deque(maxlen=MAX_RUNS)
+        # Separate: among a thousand runs a second a failure would be gone before anyone looks.
         self._failed: deque[RunRecord] = deque(maxlen=MAX_FAILED)
         self._lines: deque[LogLine] = deque()
         self._line_bytes = self._number = 0
@@ -188,6 +191,8 @@ class RunHistory:
         counters.outcomes[run.outcome] += batches
         counters.events += run.events
         counters.seconds += run.wall
+        # A group of coalesced batches counts as that many runs of equal length: only their sum is
+        # known.
         counters.buckets[bisect_left(BOUNDS, run.wall / batches)] += batches
         if self.observer is not None:
             self.observer.ran(run)
@@ -196,8 +201,10 @@ class RunHistory:
         """Remember where a function was seen to publish."""
         known = self.counters[function].outputs
         for stream in streams:
+            # A function that makes up stream names must not grow this without bound.
             if stream not in known and len(known) < MAX_OUTPUTS:
                 known.add(stream)
+                # Without a listener the list would grow, and no caller would empty it.
                 if self._on_output is not None:
                     self.new_outputs.append((function, stream))
                     self._on_output()
@@ -218,6 +225,7 @@ class RunHistory:
     def stopped(self, function: str, chunk: Chunk, cause: Cause, attempts: int) -> None:
         """Log that a partition is parked: it stops at the first event of `chunk` until someone acts."""
         position = f"{chunk.stream}/{chunk.partition}/{chunk.start}"
+        # Also to the log of the process: a parked partition needs a person, not a metric.
         _logger.error(
             "`%s`: partition parked at %s after %d attempts: %s: %.500r (headrace explain %s)",
             function,
@@ -269,6 +277,7 @@ class RunHistory:
         self._lines.append(line)
         self._line_bytes += len(text)
         while len(self._lines) > MAX_LINES or self._line_bytes > MAX_LINES_BYTES:
+            # Oldest first; lines are numbered, so a reader notices a gap.
             self._line_bytes -= len(self._lines.popleft().text)
 
     def recent(
@@ -292,6 +301,7 @@ class RunHistory:
     ) -> list[LogLine]:
         """The newest log lines numbered above `after`, oldest first: of one function, or those `of` says."""
         found: list[LogLine] = []
+        # From the end: the newest are wanted, and older ones than `after` need no look.
         for line in reversed(self._lines):
             if line.number <= after or len(found) == limit:
                 break
@@ -301,6 +311,7 @@ class RunHistory:
 
 
 def _last(known: Sequence[RunRecord], limit: int, of: Of) -> list[RunRecord]:
+    # `islice` stops at the limit: with a filter the whole history need not be read.
     return list(itertools.islice((run for run in reversed(known) if of(run.function)), limit))
 
 
@@ -316,10 +327,12 @@ def runs_of(
         return [(ended, 1)]
     events = invocation.size
     if (returned := outcome.returned) is not None and returned.untouched >= 0:
+        # Events from this index on did not run.
         events = returned.untouched
     batches = -(-events // invocation.each)
     if ended.outcome == "succeeded":
         return [(msgspec.structs.replace(ended, events=events), batches)]
+    # The batches before the last succeeded: a group ends at the first that fails.
     before = (batches - 1) * invocation.each
     last = msgspec.structs.replace(ended, wall=wall / batches, events=events - before)
     if not before:
@@ -340,16 +353,19 @@ def _place(invocation: BatchInvocation, index: int) -> str:
 
 def run_of(invocation: Invocation, outcome: Outcome, wall: float) -> RunRecord:
     """The run that ended so."""
+    # The usual case first: every invocation passes here.
     if outcome.failure is None:
         kind, cause = "succeeded", ""
     else:
         kind, cause = _end_of(outcome, invocation)
+    # By exact type, which is cheaper than `match`: this runs for every invocation.
     if type(invocation) is CallInvocation:
         place, events = "", 1
     elif type(invocation) is ConsumerInvocation:
         place, events = str(invocation.held[0]) if invocation.held else "", 0
     else:
         chunks = invocation.chunks
+        # From the first chunk alone: a list of all positions would cost every invocation.
         head = chunks[0]
         start = head.first + head.low if head.offsets is None else head.start
         place = f"{head.stream}/{head.partition}/{start}"

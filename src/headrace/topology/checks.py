@@ -18,6 +18,7 @@ from headrace.model.triggers.bus import DEFAULT_BUS
 from headrace.model.triggers.files import Ends
 from headrace.topology.graph import Graph, cycles, declared_in, graph_of
 
+# A warning only: a fan-out may well be meant.
 MAX_AMPLIFICATION: Final = 16
 
 
@@ -41,6 +42,7 @@ def check(apps: Iterable[AppSpec], existing: Iterable[StreamSpec] = ()) -> list[
     """Everything found, errors first; `existing` are streams of apps that are not in `apps`."""
     apps = list(apps)
     graph = graph_of(apps)
+    # All findings in one list: an author corrects them in one round.
     findings = [
         *refusals(apps, existing),
         *_cycles(graph),
@@ -48,6 +50,7 @@ def check(apps: Iterable[AppSpec], existing: Iterable[StreamSpec] = ()) -> list[
         *_amplification(graph),
         *_idle_windows(graph),
     ]
+    # A set: two triggers of a function may lead to the same finding.
     return sorted(set(findings))
 
 
@@ -56,6 +59,7 @@ def refusals(apps: Iterable[AppSpec], existing: Iterable[StreamSpec] = ()) -> li
     apps = list(apps)
     # Code is not refused for what it may do: it is checked again when it does.
     graph = declared_in(graph_of(apps))
+    # What is deployed now replaces what exists: a redeployed app may change its streams.
     known = {stream.name: stream for stream in existing} | graph.streams
     return sorted(
         {
@@ -108,6 +112,7 @@ def _unknown(graph: Graph, known: dict[str, StreamSpec]) -> Iterable[Finding]:
                 {*graph.listeners(name), *graph.watchers(name), *graph.publishers(name)}
             )
         )
+        # Most unknown names are typing errors.
         like = get_close_matches(name, list(known), n=1)
         hint = f" (did you mean `{like[0]}`?)" if like else ""
         yield Finding(
@@ -142,6 +147,7 @@ def _merges(graph: Graph, known: dict[str, StreamSpec]) -> Iterable[Finding]:
         for trigger in function.triggers:
             if not isinstance(trigger, StreamTrigger) or len(trigger.streams) < 2:
                 continue
+            # Unknown streams are reported by `_unknown`.
             counts = {name: known[name].partitions for name in trigger.streams if name in known}
             if len(set(counts.values())) > 1:
                 written = ", ".join(f"`{name}` has {count}" for name, count in counts.items())
@@ -157,6 +163,7 @@ def _merges(graph: Graph, known: dict[str, StreamSpec]) -> Iterable[Finding]:
 def _cycles(graph: Graph) -> Iterable[Finding]:
     following: dict[str, list[str]] = {}
     for edge in graph.edges:
+        # Events do not flow along such an edge, so it closes no cycle.
         if edge.kind != "watches":
             following.setdefault(edge.source, []).append(edge.target)
     for knot in cycles([*graph.functions, *graph.forwards, *graph.named()], following):
@@ -181,6 +188,8 @@ def _orphans(graph: Graph) -> Iterable[Finding]:
                 f"stream `{name}` is private to `{stream.owner}` and none of its functions listens; "
                 "make it public, or remove it",
             )
+        # An app without functions can only publish from outside, which a private stream does not
+        # allow.
         if heard and stream.private and stream.owner not in apps_that_may:
             yield Finding(
                 "warning",
@@ -195,6 +204,7 @@ def _idle_windows(graph: Graph) -> Iterable[Finding]:
     """Windows that a pause shorter than they are closes, with what comes later in them dropped."""
     for function in graph.functions.values():
         for trigger in function.triggers:
+            # Late events that have a stream of their own are not lost.
             if not isinstance(trigger, Ends) or trigger.late:
                 continue
             if (
@@ -221,10 +231,12 @@ def _amplification(graph: Graph) -> Iterable[Finding]:
             return memo[stream]
         total = 0
         for name in graph.listeners(stream):
+            # Cycles have their own warning; counting round them would never end.
             if name in way:
                 continue
             runs = 1 if name in graph.functions else 0
             total += runs + sum(spread(out, way | {name}) for out in graph.following(name))
+        # Only from the top: a count below depends on the nodes already on the way.
         if not way:
             memo[stream] = total
         return total

@@ -24,6 +24,7 @@ def mermaid(rows: Sequence[MapRow]) -> str:
             beneath = f"<br/>{_escaped(kind)}" if kind else ""
             lines.append(f'  {number}["{_escaped(name)}{beneath}"]')
     for source, target, watches, how in _edges(rows):
+        # Dotted: no event flows along it.
         arrow = "-.->" if watches else "-->"
         note = f"|{HOW_SHOWN[how]}|" if HOW_SHOWN[how] else ""
         lines.append(f"  {names[source]} {arrow}{note} {names[target]}")
@@ -52,6 +53,7 @@ def _names(rows: Sequence[MapRow]) -> dict[str, str]:
     found: dict[str, str] = {}
     for row in rows:
         for name in (*row.streams, row.function, *row.outputs):
+            # Ids by number: names have dots and dashes, which Mermaid reads as syntax.
             found.setdefault(name, f"n{len(found)}")
     return found
 
@@ -71,6 +73,7 @@ def _edges(rows: Sequence[MapRow]) -> list[tuple[str, str, bool, How]]:
     for row in rows:
         watches = row.trigger.startswith(WATCHERS)
         for stream in row.streams:
+            # A function that both watches and reads a stream has one line, a solid one.
             found[stream, row.function] = watches and found.get((stream, row.function), True)
         for stream in row.outputs:
             found[row.function, stream] = False
@@ -83,6 +86,7 @@ def _edges(rows: Sequence[MapRow]) -> list[tuple[str, str, bool, How]]:
 
 def _escaped(text: str) -> str:
     """Text in which nothing is Mermaid's own."""
+    # `#` first, or it would escape what the others become.
     for sign, name in (("#", "#35;"), ('"', "#quot;"), ("<", "#lt;"), (">", "#gt;")):
         text = text.replace(sign, name)
     return text

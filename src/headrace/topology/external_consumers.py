@@ -22,12 +22,16 @@ def consumer_of(stream: StreamSpec, app: str) -> FunctionSpec | None:
         app=app,
         triggers=(StreamTrigger(streams=(stream.name,)),),
         order="key" if queue.fifo else "none",
+        # How many messages are out at once is the consumers' choice; this only bounds it.
         parallelism=MAX_OFFERED,
         batch_size=1,
         timeout=queue.visibility,
         bisect=False,
+        # A breaker stops a function that fails; a program outside that fails just takes no
+        # messages.
         breaker=None,
         priority=Priority(),
+        # No backoff here: the consumer gives the delay with its refusal, up to MAX_VISIBILITY.
         retry=Retry(
             attempts=queue.max_receives, initial_delay=0.0, max_delay=MAX_VISIBILITY, jitter=False
         ),

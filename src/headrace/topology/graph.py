@@ -81,6 +81,7 @@ def graph_of(apps: Iterable[AppSpec], observed: Observed | None = None) -> Graph
     functions: dict[str, FunctionSpec] = {}
     forwards: dict[str, Forward] = {}
     edges: set[Edge] = set()
+    # Streams of the first app that declares them: `checks` reports a second one.
     for app in apps:
         for stream in app.streams:
             streams.setdefault(stream.name, stream)
@@ -105,6 +106,7 @@ def graph_of(apps: Iterable[AppSpec], observed: Observed | None = None) -> Graph
 def inputs(function: FunctionSpec) -> list[str]:
     """The streams a function listens to, in the order declared."""
     found = [name for trigger in function.triggers for name in streams_of(trigger)]
+    # In the order declared, each once: two triggers may read one stream.
     return list(dict.fromkeys(found))
 
 
@@ -137,6 +139,7 @@ def outputs(function: FunctionSpec, observed: Iterable[str] = ()) -> dict[str, H
     first = [function.output] if function.output is not None else []
     found: dict[str, How] = dict.fromkeys([*first, *function.publishes], "declared")
     for name in function.in_code:
+        # The strongest evidence stays: declared, then in code, then observed.
         found.setdefault(name, "code")
     for name in sorted(observed):
         # The platform's own streams are how a publication travels, not where it goes.
@@ -177,11 +180,13 @@ def cycles(nodes: Iterable[str], following: Mapping[str, Sequence[str]]) -> list
             for index in range(step, len(targets)):
                 target = targets[index]
                 if target not in number:
+                    # The place to continue from: this is the frame that recursion would keep.
                     work.append((node, index + 1))
                     work.append((target, 0))
                     descended = True
                     break
                 if target in on_stack:
+                    # `number`, not `low`, of a node on the stack: as in Tarjan's paper.
                     low[node] = min(low[node], number[target])
             if descended:
                 continue
@@ -193,11 +198,13 @@ def cycles(nodes: Iterable[str], following: Mapping[str, Sequence[str]]) -> list
                     knot.append(member)
                     if member == node:
                         break
+                # A single node is a cycle only with an edge to itself.
                 if len(knot) > 1 or node in targets:
                     found.append(_from_smallest(knot, following))
             if work:
                 parent = work[-1][0]
                 low[parent] = min(low[parent], low[node])
+    # Sorted, so that the same apps give the same findings in the same order.
     return sorted(found)
 
 
@@ -208,6 +215,7 @@ def _from_smallest(knot: list[str], following: Mapping[str, Sequence[str]]) -> l
     before: dict[str, str] = {}
     waiting = [start]
     for node in waiting:
+        # Breadth first, so the way found is a shortest one.
         for target in following.get(node, ()):
             if target == start:
                 way = [node]

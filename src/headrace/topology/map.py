@@ -149,6 +149,7 @@ def map_table(rows: Sequence[MapRow]) -> str:
         "OWNER",
     )
     lines = [heads, *(_cells(row) for row in rows)]
+    # Measured over all rows first: the table is printed whole.
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -176,6 +177,7 @@ def _cells(row: MapRow) -> tuple[str, ...]:
 
 
 def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger, known: dict[str, How]) -> MapRow:
+    # Calls have no batch, no order and no group.
     listens = not isinstance(trigger, CallTrigger)
     return MapRow(
         function=function.name,
@@ -192,6 +194,7 @@ def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger, known: dict[str
         known_by=known,
         flow=_flow(function),
         timeout=function.timeout,
+        # Functions have their own hash, so that a deployment shows which of them changed.
         version=function.version or app.version,
         owner=app.owner,
         summary=function.summary,
@@ -253,6 +256,7 @@ def _written(trigger: Trigger) -> str:
 
 def _rule(rule: Rule) -> str:
     text = msgspec.json.encode(rule.pattern).decode()
+    # Patterns may be pages long.
     shown = text if len(text) <= MAX_PATTERN else f"{text[:MAX_PATTERN]}..."
     return f"rule {shown}" + (", rewritten" if rule.path or rule.template else "")
 
@@ -263,15 +267,20 @@ def _source(trigger: Trigger) -> str:
         return _route(trigger)
     words = []
     for field in msgspec.structs.fields(trigger):
+        # Shown by `_written`, for streams and foreign systems alike.
         if field.name == "changes":
             continue
         value = getattr(trigger, field.name)
         made = field.default_factory
+        # msgspec keeps a default list as a factory.
         default = field.default if made is msgspec.NODEFAULT else made()
         if field.required or value != default:
+            # The main setting (a path, an expression) needs no name; the others are unreadable
+            # without.
             bare = field.required and isinstance(value, (str, int, float))
             shown = _seconds(value) if isinstance(value, float) else f"{value}"
             words.append(shown if bare else f"{field.name}={shown}")
+    # Cut, so that one trigger does not make the whole table wide.
     return f"{trigger.__struct_config__.tag} {', '.join(words)}"[:120]
 
 
@@ -294,6 +303,7 @@ def _batch(function: FunctionSpec) -> str:
 
 def _order(function: FunctionSpec) -> str:
     wide = f" x{function.parallelism}" if function.parallelism > 1 else ""
+    # Shown only where it differs: at-most-once must not go unnoticed.
     early = ", commits before" if function.commit == "before" else ""
     return f"{function.order}{wide}{early}"
 

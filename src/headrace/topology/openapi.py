@@ -50,6 +50,7 @@ def document_of(apps: Iterable[AppSpec], *, version: str = "") -> Steps[dict[str
     known = [app for app in apps if not app.name.startswith("_")]
     components = Components({"Problem": problem.SCHEMA, "Accepted": ACCEPTED})
     paths = Paths()
+    # A security scheme that no route uses would make readers ask for a token.
     scopes = False
     for app in known:
         for function in app.functions:
@@ -62,6 +63,7 @@ def document_of(apps: Iterable[AppSpec], *, version: str = "") -> Steps[dict[str
                             method,
                             _operation(app, function, trigger, method, components),
                         )
+            # A step: a document of hundreds of routes must not block the loop while it is made.
             yield
         for proxy in app.proxies:
             scopes = scopes or proxy.auth is not None
@@ -99,6 +101,7 @@ class Paths:
         # To OpenAPI two paths that differ in nothing but names are one, and a reader may refuse both.
         alike = self._alike.setdefault(_unnamed(path), path)
         if alike != path:
+            # The parameters take the names of the path that came first.
             named = dict(zip(_NAMES.findall(path), _NAMES.findall(alike), strict=True))
             operation["parameters"] = [
                 each | {"name": named[each["name"]]} if each["in"] == "path" else each
@@ -163,6 +166,7 @@ def _path_parameters(
     segments: tuple[Segment, ...], described: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """The names in the braces, each as the route's type says, else as its kind."""
+    # The type is more exact than the kind: it may have bounds and a description.
     known = described.get("properties", {}) if described else {}
     return [
         {
@@ -180,6 +184,7 @@ def _described(
     route: Http | Webhook, function: FunctionSpec, components: Components
 ) -> dict[str, Any]:
     """The schema of a value that the path and the query make together; empty where there is a body."""
+    # With a body the path's values are not part of the query's type.
     if route.query_schema is None or not _BODYLESS.issuperset(route.methods):
         return {}
     return components.resolve(components.lift(route.query_schema, function.app))
@@ -202,6 +207,7 @@ def _query_parameters(
 
 def _header_parameters(route: Http | Webhook) -> list[dict[str, Any]]:
     names = [name for name in route.headers if name not in _SAID_ELSEWHERE]
+    # Read by the platform for every route, whether or not the handler takes it.
     if isinstance(route, Http) and "idempotency-key" not in names:
         names.append("idempotency-key")
     return [
@@ -211,6 +217,7 @@ def _header_parameters(route: Http | Webhook) -> list[dict[str, Any]]:
 
 
 def _body(route: Http | Webhook, function: FunctionSpec, components: Components) -> dict[str, Any]:
+    # OpenAPI describes JSON with a schema; other bodies only have a media type.
     if route.codec != "json":
         media = "text/plain" if route.codec == "text" else "application/octet-stream"
         return {"required": True, "content": {media: {"schema": {"type": "string"}}}}
@@ -231,11 +238,12 @@ def _responses(
         }
     else:
         answers = (isinstance(route, Http) and route.answers) or {200: Answer()}
-        said = _answer_in_parts if route.mode == "live" else _answer
+        describe = _answer_in_parts if route.mode == "live" else _answer
         good = {
-            str(status): said(status, answer, function, components)
+            str(status): describe(status, answer, function, components)
             for status, answer in sorted(answers.items())
         }
+    # `default`, not a list of statuses: any of them is a problem document (RFC 9457).
     return {**good, "default": _problem()}
 
 
@@ -247,6 +255,7 @@ def _answer_in_parts(
     if answer.media == "application/json":
         part = found["content"][answer.media]["schema"]
         stream = {"schema": {"type": "string"}, **({"x-item-schema": part} if part else {})}
+        # The client chooses one by `Accept`.
         found["content"] = {"application/x-ndjson": stream, "text/event-stream": stream}
     if status == 200:
         found["description"] = "What the function yields, as it comes; whole only if committed."
@@ -271,6 +280,7 @@ def _described_status(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
     except ValueError:
+        # Authors may answer with statuses that Python has no name for.
         return f"Status {status}"
 
 

@@ -1,4 +1,4 @@
-"""Types of many functions as the components of one OpenAPI document, each under a name of its own. Pure.
+"""Types of many functions as the components of one OpenAPI document, each under a unique name. Pure.
 
 A type keeps its name where that is free; where another app has it, the app's name goes before it, and
 where another type of the same app has that too, a number behind it. Types are the same where they are
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 _NO_COMPONENT = re.compile(r"[^A-Za-z0-9._-]")
+# Deterministic: equal types must give equal bytes, whatever the order of their members.
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -50,7 +51,9 @@ class Components:
 
     def _name(self, name: str, definitions: dict[str, Any], app: str) -> str:
         """The name of a type, which nothing else has."""
+        # With all it refers to: two types with equal fields differ if a type they refer to does.
         content = (app, _encode({each: definitions[each] for each in _within(name, definitions)}))
+        # OpenAPI allows only these characters in a component's name; generic types have brackets.
         plain = _NO_COMPONENT.sub("_", name)
         moved = f"{app}.{plain}"
         tried = chain((plain, moved), (f"{moved}.{number}" for number in count(2)))
@@ -61,6 +64,7 @@ class Components:
 
 def _within(name: str, definitions: dict[str, Any]) -> set[str]:
     """The names of the definition and of all it refers to."""
+    # A loop, not recursion: types may refer to each other in a circle.
     found, left = {name}, [definitions[name]]
     while left:
         value = left.pop()
@@ -79,6 +83,7 @@ def _moved(value: Any, names: dict[str, str]) -> Any:
     if isinstance(value, dict):
         return {
             name: f"#/components/schemas/{names[_last(member)]}"
+            # A property may be called `$ref` too: then its value is a schema, not a text.
             if name == "$ref" and isinstance(member, str) and _last(member) in names
             else _moved(member, names)
             for name, member in value.items()

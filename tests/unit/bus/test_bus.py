@@ -255,7 +255,7 @@ def test_what_a_rule_makes_too_large_is_a_dead_letter_and_the_others_go_on() -> 
         assert "64" in dead.cause.message
 
 
-def test_two_rules_of_one_function_are_told_apart() -> None:
+def test_two_rules_of_one_function_are_distinguished() -> None:
     app = App("a")
     app.bus("events")
     found = app.stream("found")

@@ -1,4 +1,4 @@
-"""What an HTTP target is sent, read by the Python SDK of CloudEvents."""
+"""Requests to an HTTP target, read by the Python SDK of CloudEvents."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ async def test_attributes_of_any_text_arrive_as_they_are(name: str, source: str,
     await HttpPoster(HttpTarget("http://localhost"), post, Secrets({}, {}))(
         BatchInvocation("f", chunks=(chunk,))
     )
-    told = from_binary(HTTPMessage(sent[0].headers, sent[0].body), JSONFormat())
-    assert (told.get_id(), told.get_source(), told.get_type()) == (name, source, kind)
-    assert told.get_data() == {"a": 1}
+    received = from_binary(HTTPMessage(sent[0].headers, sent[0].body), JSONFormat())
+    assert (received.get_id(), received.get_source(), received.get_type()) == (name, source, kind)
+    assert received.get_data() == {"a": 1}
