@@ -52,6 +52,7 @@ def _cleared(
     found: dict[str, tuple[StreamSpec, list[str]]] = {}
     for function in functions:
         for trigger, reads in listeners(function.name, function.triggers):
+            # A `Lag` reads a declared stream, whose retention its author sets.
             is_own = reads is not trigger and not isinstance(trigger, Lag)
             for name in reads.streams:
                 try:

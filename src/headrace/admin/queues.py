@@ -134,6 +134,7 @@ class Queues:
 
     async def rows(self) -> list[QueueRow]:
         """Return every queue of the deployed apps."""
+        # Once for all queues: the rows of delayed messages are sorted by time, not by queue.
         delayed = await self._delayed()
         specs = [
             stream

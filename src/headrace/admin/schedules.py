@@ -111,6 +111,7 @@ class Schedules:
             schedule=in_words(schedule),
             misfire=schedule.misfire,
             next=None if timetable is None else timetable.next,
+            # The checkpoint stores 0 for a schedule that has not fired yet.
             fired=timetable.fired or None if timetable is not None else None,
             tz=getattr(schedule, "tz", "UTC"),
         )

@@ -108,6 +108,7 @@ class OpenWindows:
             )
         # Distinguishes the windows that this request closes from those that close by time.
         name = self._entropy.token(16)
+        # A list, as None is a key too: that of events without one.
         keys = None if key is msgspec.UNSET else [key]
         count = self._broker.stream(ends).partitions
         # Before the request: the closed windows are appended after these offsets.

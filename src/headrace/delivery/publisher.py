@@ -223,6 +223,7 @@ def _check(spec: StreamSpec, index: int, event: Event) -> None:
             raise TooLarge(f"event {index} has {len(event.headers)} headers; at most {MAX_HEADERS}")
         if sum(len(k) + len(v) for k, v in event.headers.items()) > MAX_HEADER_BYTES:
             raise TooLarge(f"the headers of event {index} take more than {MAX_HEADER_BYTES} bytes")
+    # Compaction keeps the last event of each key: one without a key could never be replaced.
     if spec.cleanup == "compact" and event.key is None:
         raise Misuse(
             f"event {index} has no key, and `{spec.name}` keeps the last event of each key"

@@ -65,5 +65,7 @@ def _readings(function: FunctionSpec | None) -> dict[Streams, Trigger]:
 
 def _delivered(function: FunctionSpec) -> FunctionSpec:
     """Return the function as partition workers see it: without its version, source and other triggers."""
+    # Options of a row change trigger decide on keys and filters, so there a changed trigger
+    # changes delivery.
     triggers = function.triggers if function.change_streams else ()
     return replace(function, version="", source="", summary="", triggers=triggers)

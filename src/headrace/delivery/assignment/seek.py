@@ -56,6 +56,7 @@ async def move(
     Merged streams move together: if only one moved, their order would change. If `app` is given,
     the function's windows there are deleted and start again with the next events.
     """
+    # Before the positions move: if this is interrupted, the operator's next request repeats it.
     if order_of is not None and order_of != function:
         await copy_order(storage, order_of, function, tuple(offsets), partition)
     checks: list[Check] = []

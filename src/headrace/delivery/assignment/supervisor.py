@@ -487,6 +487,7 @@ class PartitionSupervisor:
             )
 
         for _, reads in listeners(function, self.known(function).triggers):
+            # Skipping one stream alone would change the order in which the others are merged.
             if stream in reads.streams and len(reads.streams) > 1:
                 raise Misuse(f"`{function}` merges `{stream}` with other streams; reset it instead")
         await self.with_owner(function, stream, partition, work)
