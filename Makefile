@@ -22,7 +22,7 @@ ALL := $(VENV)/installed-all.toml
 ASKED := $(filter-out file default undefined,$(origin PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help all setup setup-all setup-demo packages check format test unit integration e2e sim mutants campaign demo bench bench-peers dev docs option-pages sizes services dist clean
+.PHONY: help all setup setup-all setup-demo packages check format test unit integration e2e sim mutants campaign demo bench bench-peers dev docs reference site sizes services dist clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -86,8 +86,12 @@ dev: setup ## a node with the flights app, reloading on change
 docs: setup ## links, code blocks and reference pages against the code
 	$(BIN)/pytest tests/arch/test_pages.py $(ARGS)
 
-option-pages: setup ## write the tables of options into the reference pages, from the code
+reference: setup ## write the Python API and the tables of options into the reference pages, from the code
 	$(PY) scripts/option_pages.py $(ARGS)
+	$(PY) scripts/python_reference.py $(ARGS)
+
+site: setup-all ## build a site of all pages, with search, into site/
+	$(PY) scripts/site.py
 
 sizes: setup ## what has outgrown a screen or its room (for information)
 	@$(PY) scripts/sizes.py

@@ -1,4 +1,4 @@
-"""Write the tables of options into the reference pages: `make option-pages`.
+"""Write the tables of options into the reference pages: `make reference`.
 
 The rows are those of the code (`headrace/model/function_options.py` and the specs beside it); a table
 stands below a comment that names it. `--check` writes nothing, and fails where a page differs.

@@ -115,7 +115,7 @@ def test_a_planted_option_is_missed_on_the_pages_and_written_there(planted: Path
 
 def test_the_tables_of_options_on_the_pages_are_those_of_the_code() -> None:
     done = run(ROOT, "scripts/option_pages.py", "--check")
-    assert done.returncode == 0, f"run `make option-pages`:\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, f"run `make reference`:\n{done.stdout}{done.stderr}"
 
 
 def authors(row: OptionRow) -> Any:
