@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from headrace import testing
+from headrace.client.address import read_key
 from headrace.client.http import Client
 from headrace.environment.clock import SystemClock
 from headrace.environment.randomness import SystemEntropy
@@ -25,7 +26,6 @@ from headrace.http.server.server_state import Timeouts
 from headrace.model.function import StreamSpec
 from headrace.node.assembly import Node
 from headrace.node.config import Settings
-from headrace.security.operator_key import read_key
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.memory import MemoryBroker
 from headrace.testing.served import Served

@@ -16,8 +16,8 @@ import pytest
 from tests.integration.gateway_nodes import settle
 
 from headrace.cli.main import main
+from headrace.client.address import read_key
 from headrace.client.http import Client
-from headrace.security.operator_key import read_key
 
 ENVIRON = {name: value for name, value in os.environ.items() if "HEADRACE" not in name}
 COMMAND = [sys.executable, "-m", "headrace.cli.main"]

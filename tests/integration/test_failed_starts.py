@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from bench.workloads.serving import Serving, headrace, serving
 
-from headrace.security.operator_key import read_key
+from headrace.client.address import read_key
 
 PATIENCE_S = 60.0
 APP = """

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from tests.integration.gateway_nodes import memory_gateway, raw, wait_for
 
+from headrace.client.address import read_key
 from headrace.client.http import Client
 from headrace.model.errors import HeadraceError, Unavailable
-from headrace.security.operator_key import read_key
 from headrace.testing.served import ask
 
 

@@ -16,7 +16,7 @@ import pytest
 from bench.workloads.reloads import campaign, code
 from bench.workloads.serving import Serving, serving
 
-from headrace.security.operator_key import read_key
+from headrace.client.address import read_key
 
 PATIENCE_S = 60.0
 SLOW = """

@@ -22,8 +22,8 @@ from openapi_spec_validator import validate
 from tests.integration.gateway_nodes import at, operator, raw, serving
 from tests.integration.old_service import upstream
 
+from headrace.client.address import read_key
 from headrace.client.http import Client
-from headrace.security.operator_key import read_key
 from headrace.testing.served import ask
 
 APP = '''

@@ -21,10 +21,10 @@ import msgspec
 from headrace.cli.connection import json_option
 from headrace.cli.output import print_json
 from headrace.cli.size_type import SizeType
+from headrace.client.address import read_key
 from headrace.client.http import ENVELOPES, Client
 from headrace.environment.clock import SystemClock
 from headrace.model.errors import Unavailable
-from headrace.security.operator_key import read_key
 
 APP = """
 from headrace import App, Batch

@@ -48,7 +48,7 @@ def connect(url: str | None, data: Path | None) -> Client:
     Raises:
         Misuse: No node runs on the data folder that was named.
     """
-    from headrace.node.config import client_address, read_note
+    from headrace.client.address import client_address, read_note
 
     if url is None and data is not None and read_note(data) is None:
         # The user did not mean another node, perhaps to delete there.

@@ -95,8 +95,8 @@ def _folder(data: Path) -> dict[str, Any]:
 
 
 def _node(url: str | None, data: Path | None, slot_warning: int) -> list[dict[str, Any]]:
+    from headrace.client.address import client_address
     from headrace.client.http import Client
-    from headrace.node.config import client_address
 
     # Here `--data` names a folder to look at, which need not be a node's.
     found_at = client_address(url, data=data)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import uvloop
 
+from headrace.client.address import NodeFile, write_note
 from headrace.environment.clock import SystemClock
 from headrace.environment.failpoints import kill_at
 from headrace.environment.restart_backoff import Backoff
@@ -26,12 +27,10 @@ from headrace.http.server.server import Gateway
 from headrace.model.errors import HeadraceError, Misuse, denied
 from headrace.node.assembly import Node, make_gateway, running
 from headrace.node.config import (
-    NodeFile,
     Settings,
     refuses_color,
     reread,
     service_manager,
-    write_note,
 )
 from headrace.node.dev_output import DevOutput, OutputSelection
 from headrace.node.failure_log import FailureLog

@@ -14,9 +14,9 @@ import os
 from collections import deque
 from pathlib import Path
 
+from headrace.client.address import KEY_FILE
 from headrace.environment.randomness import Entropy
 
-FILE_NAME = "operator.key"
 COOKIE = "headrace_session"
 MAX_LINKS = 16
 MAX_SESSIONS = 64
@@ -86,7 +86,7 @@ def write_key(data: Path, key: str) -> Path:
     Raises:
         OSError: The folder cannot be written.
     """
-    place, whole = data / FILE_NAME, data / f"{FILE_NAME}.new"
+    place, whole = data / KEY_FILE, data / f"{KEY_FILE}.new"
     whole.unlink(missing_ok=True)
     # The mode from the start, not by a later `chmod`; O_EXCL and O_NOFOLLOW, so that a link cannot
     # redirect the key.
@@ -95,11 +95,3 @@ def write_key(data: Path, key: str) -> Path:
         file.write(key)
     # A rename is atomic: a command never reads half a key.
     return whole.replace(place)
-
-
-def read_key(data: Path) -> str:
-    """Return the key of the node that owns the data folder; "" if there is no readable one."""
-    try:
-        return (data / FILE_NAME).read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""

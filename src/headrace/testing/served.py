@@ -17,10 +17,10 @@ from typing import IO, Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from headrace.client.address import read_key, read_note
 from headrace.environment.clock import SystemClock
 from headrace.model.route import RESERVED
-from headrace.node.config import environment_of, read_note
-from headrace.security.operator_key import read_key
+from headrace.node.config import environment_of
 
 TIMEOUT_S = 20.0
 LOOK_S = 0.02

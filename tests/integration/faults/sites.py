@@ -32,7 +32,7 @@ from tests.integration.faults.processes import (
     wait_until,
 )
 
-from headrace.security.operator_key import read_key
+from headrace.client.address import read_key
 
 START_S = 20.0
 PATIENCE_S = 60.0

@@ -22,9 +22,9 @@ from tests.integration.faults.processes import wait_until
 from tests.integration.faults.sites import Site
 from tests.integration.runtime_fleets import House, house, parent_of
 
+from headrace.client.address import read_key
 from headrace.model.errors import Unavailable
 from headrace.model.outcome import Returned
-from headrace.security.operator_key import read_key
 
 SIZE_BYTES = 64 << 20
 FILES = 300

@@ -24,7 +24,7 @@ from tests.integration.hostile_app import questions
 from tests.integration.hostile_app.questions import OFFLINE, REACHED
 from tests.integration.launched_hosts import LAUNCH, NOBODY, SOURCE
 
-from headrace.security.operator_key import read_key
+from headrace.client.address import read_key
 from headrace.testing.served import ServedResponse, as_operator
 from headrace.testing.served import ask as ask_door
 

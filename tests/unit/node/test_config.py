@@ -7,10 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from headrace.client.address import NodeFile, client_address, read_note, write_note
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import Breaker, DeadLetter, ParkKey, Resources, Retry
-from headrace.node.config import NodeFile, Settings, client_address, load, read_note, write_note
+from headrace.node.config import Settings, load
 
 
 def settings(

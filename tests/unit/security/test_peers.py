@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from headrace.client.address import read_key
 from headrace.environment.randomness import SeededEntropy
-from headrace.security.operator_key import MAX_SESSIONS, Operator, fresh_key, read_key, write_key
+from headrace.security.operator_key import MAX_SESSIONS, Operator, fresh_key, write_key
 from headrace.security.tcp_peers import question, uid_in
 from headrace.security.tokens import is_ours
 
