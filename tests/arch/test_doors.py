@@ -65,6 +65,18 @@ PUBLIC = {
         "HttpTarget",
         "Rule",
     },
+    "headrace.client": {
+        "AsyncClient",
+        "Client",
+        "DeadLetterPage",
+        "DeadLetterRecord",
+        "Invocation",
+        "Message",
+        "PublishResult",
+        "ReceivedMessage",
+        "Settled",
+        "retry_after_of",
+    },
     "headrace.errors": {
         "Conflict",
         "Corrupt",
@@ -194,7 +206,7 @@ def test_the_door_for_tests_offers_what_we_promised_and_loads_a_node_only_when_a
     assert rooms & {"cli", "delivery", "http", "storage", "node"} == set()
 
 
-PUBLIC_PACKAGES = {SOURCE, SOURCE / "bus", SOURCE / "sources", SOURCE / "testing"}
+PUBLIC_PACKAGES = {SOURCE, *(SOURCE / name for name in ("bus", "client", "sources", "testing"))}
 """Their `__init__` names what authors import."""
 
 

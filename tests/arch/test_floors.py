@@ -85,7 +85,7 @@ def test_what_is_forked_knows_only_the_ground_floor_its_own_room_and_the_wire() 
     assert strangers == set()
 
 
-def test_only_the_settings_room_and_the_forked_side_read_the_environment() -> None:
+def test_only_settings_clients_and_the_forked_side_read_the_environment() -> None:
     readers = {
         str(file.relative_to(SOURCE))
         for file in SOURCE.rglob("*.py")
@@ -96,7 +96,8 @@ def test_only_the_settings_room_and_the_forked_side_read_the_environment() -> No
         and node.value.id == "os"
     }
     strangers = {name for name in readers if not name.startswith("runtime/")}
-    assert strangers - {"node/config.py"} == set()
+    # A client is part of a program outside, which has no settings of a node to find it by.
+    assert strangers - {"node/config.py", "client/address.py"} == set()
 
 
 def test_no_import_hides_behind_type_checking() -> None:
@@ -105,11 +106,12 @@ def test_no_import_hides_behind_type_checking() -> None:
         for file in SOURCE.rglob("*.py")
         if "TYPE_CHECKING" in file.read_text()
     }
-    # The root and `testing` load names when they are used, and show checkers where these are;
+    # The root, `client` and `testing` load names when they are used, and show checkers where these are;
     # pytest loads the plugin in every project, so it names what it makes without loading it; spans and names
     # import nothing there, but tell checkers that a field takes more than it holds.
     assert hidden <= {
         "__init__.py",
+        "client/__init__.py",
         "testing/__init__.py",
         "testing/pytest_plugin.py",
         "model/triggers/field_types.py",

@@ -17,7 +17,8 @@ import pytest
 from tests.integration.gateway_nodes import at, operator, records, start, wait_for
 
 from headrace.cli.main import main
-from headrace.client.http import ENVELOPES, Client
+from headrace.client.calls import ENVELOPES
+from headrace.client.http import Client
 from headrace.model.errors import HeadraceError
 
 APP = '''

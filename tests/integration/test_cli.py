@@ -138,7 +138,8 @@ def test_standard_input_is_a_file_too(say: Say, url: str) -> None:
 
 
 def test_a_dead_letter_is_exported_edited_and_redriven(say: Say, client: Client) -> None:
-    (position,) = client.publish("orders", b'{"item":"d","quantity":0}', key="edit-1")["positions"]
+    (position,) = client.publish("orders", b'{"item":"d","quantity":0}', key="edit-1").positions
+    assert position is not None
     deadline = time.monotonic() + 10
     while position not in say("dead", "list"):
         assert time.monotonic() < deadline
@@ -159,7 +160,8 @@ def test_a_dead_letter_is_exported_edited_and_redriven(say: Say, client: Client)
 
 
 def test_dead_letters_are_listed_shown_redriven_and_discarded(say: Say, client: Client) -> None:
-    (position,) = client.publish("orders", b'{"item":"d","quantity":0}', key="dead-1")["positions"]
+    (position,) = client.publish("orders", b'{"item":"d","quantity":0}', key="dead-1").positions
+    assert position is not None
     settle(client)
     table = say("dead", "list", "shop.count").splitlines()
     assert table[0].split() == ["FUNCTION", "EVENT", "KEY", "ATTEMPTS", "FAILED", "CAUSE"]
@@ -186,7 +188,8 @@ def test_nothing_is_discarded_without_a_yes(
     say: Say, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
-    (position,) = client.publish("orders", b'{"item":"d","quantity":0}', key="dead-2")["positions"]
+    (position,) = client.publish("orders", b'{"item":"d","quantity":0}', key="dead-2").positions
+    assert position is not None
     settle(client)
     assert say("dead", "discard", "shop.count", "--all", status=1).endswith("not done\n")
     assert position in say("dead", "list")
@@ -207,7 +210,8 @@ def test_parked_keys_are_listed_and_redriven(say: Say, client: Client) -> None:
 
 
 def test_an_event_is_explained(say: Say, client: Client) -> None:
-    (position,) = client.publish("orders", b'{"item":"e","quantity":1}', key="e")["positions"]
+    (position,) = client.publish("orders", b'{"item":"e","quantity":1}', key="e").positions
+    assert position is not None
     settle(client)
     said = say("explain", position)
     assert "key        e\n" in said

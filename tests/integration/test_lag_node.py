@@ -10,7 +10,8 @@ from typing import Any
 
 from tests.integration.gateway_nodes import operator, settle, start
 
-from headrace.client.http import ENVELOPES, Client
+from headrace.client.calls import ENVELOPES
+from headrace.client.http import Client
 
 APP = '''
 """Drains its stream by itself, and dies once in the middle."""

@@ -9,7 +9,8 @@ from time import sleep
 
 from tests.integration.gateway_nodes import operator, records, start, wait_for
 
-from headrace.client.http import ENVELOPES, Client
+from headrace.client.calls import ENVELOPES
+from headrace.client.http import Client
 
 APP = '''
 """Two streams, merged."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace import App, Context, Event
-from headrace.client.http import ENVELOPES
+from headrace.client.calls import ENVELOPES
 from headrace.testing import World
 
 LONG, SHORTER = {"headrace-delay": "3600"}, {"headrace-delay": "3000"}

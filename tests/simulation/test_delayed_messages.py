@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from headrace import App, Batch, Consumer, Context, Event, Http, Output
-from headrace.client.http import ENVELOPES
+from headrace.client.calls import ENVELOPES
 from headrace.model.errors import Misuse
 from headrace.sources import Lag
 from headrace.testing import World

@@ -22,7 +22,8 @@ from headrace.cli.connection import json_option
 from headrace.cli.output import print_json
 from headrace.cli.size_type import SizeType
 from headrace.client.address import read_key
-from headrace.client.http import ENVELOPES, Client
+from headrace.client.calls import ENVELOPES
+from headrace.client.http import Client
 from headrace.environment.clock import SystemClock
 from headrace.model.errors import Unavailable
 

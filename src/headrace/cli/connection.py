@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import click
 
 from headrace.client.http import Client
-from headrace.model.errors import Misuse
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,7 +28,7 @@ def node_options(function: F) -> F:
     )
     @functools.wraps(function)
     def with_client(*args: Any, url: str | None, data: Path | None, **kwargs: Any) -> Any:
-        with connect(url, data) as client:
+        with Client(url, data=data) as client:
             return function(*args, client=client, **kwargs)
 
     return with_client  # type: ignore[return-value]  # the same command, two options richer
@@ -40,26 +39,6 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(
         function
     )
-
-
-def connect(url: str | None, data: Path | None) -> Client:
-    """A client of the node that is meant; what is typed wins over the environment.
-
-    Raises:
-        Misuse: No node runs on the data folder that was named.
-    """
-    from headrace.client.address import client_address, read_note
-
-    if url is None and data is not None and read_note(data) is None:
-        # The user did not mean another node, perhaps to delete there.
-        raise Misuse(
-            f"no node runs on the data folder `{data}`: it holds no `node.json`; start one with "
-            f"`headrace serve app.py --data {data}`, or name another folder"
-        )
-    # What is typed wins: the environment names no node where a folder was named.
-    note = read_note(data) if url is None and data is not None else None
-    found = client_address(url if note is None else note.api, data=data)
-    return Client(found.url, token=found.token, certificate=found.certificate)
 
 
 def split_position(text: str) -> tuple[str, str, str]:

@@ -21,7 +21,7 @@ def export_command() -> None:
 def export_openapi(targets: tuple[str, ...], client: Client) -> None:
     """Print the routes as OpenAPI 3.1: of the node, or of TARGETS (`app.py`) without one."""
     if not targets:
-        print_json(client.document("/openapi.json"))
+        print_json(client.request("GET", ("openapi.json",), at_root=True).json())
         return
     from headrace.cli.validate import inspect
     from headrace.node.config import load, surroundings_of

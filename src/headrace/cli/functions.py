@@ -50,16 +50,9 @@ def invoke_command(
 ) -> None:
     """Call FUNCTION (`app.function`) with a JSON PAYLOAD (`-` reads it from stdin)."""
     body = sys.stdin.buffer.read() if payload == "-" else (payload or "null").encode()
-    answer = client.request(
-        "POST",
-        ("functions", function),
-        query={"timeout": timeout},
-        body=body,
-        media="application/json",
-        headers={"Idempotency-Key": idempotency_key} if idempotency_key else None,
-        repeatable=idempotency_key is not None,
+    print_json(
+        client.call(function, body, timeout=timeout, idempotency_key=idempotency_key or None)
     )
-    print_json(answer.json())
 
 
 @click.command("list")

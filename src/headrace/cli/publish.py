@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
+import msgspec
 
 from headrace.cli.connection import json_option, node_options
 from headrace.cli.duration_type import DurationType
 from headrace.cli.input_lines import Fields, csv_lines, jsonl_lines, text_lines
 from headrace.cli.output import plural, print_json
-from headrace.client.http import ENVELOPES, Client, retry_after_of
+from headrace.client import calls
+from headrace.client.http import Client
+from headrace.client.responses import retry_after_of
+from headrace.client.views import PublishResult
 from headrace.environment.clock import SystemClock
 from headrace.environment.randomness import SystemEntropy
 from headrace.model.errors import HeadraceError, Refused, Unavailable
@@ -105,17 +109,20 @@ def publish_command(
                 "`--format`, `--key-field`, `--time-field` and `--id-field` are about the lines of "
                 "a file; give one with `--file`."
             )
-        found = client.publish(
-            stream,
-            (value or "").encode(),
-            key=key,
-            id=event_id,
-            delay=delay,
-            at=at,
-            idempotency_key=SystemEntropy().token(),
+        found = client.run(
+            calls.publish(
+                "streams",
+                stream,
+                (value or "").encode(),
+                key=key,
+                id=event_id,
+                delay=delay,
+                at=at,
+                idempotency_key=SystemEntropy().token(),
+            )
         )
         if as_json:
-            print_json(found)
+            print_json(msgspec.to_builtins(found))
         else:
             click.echo(_result_of(found, stream, event_id))
         return
@@ -133,18 +140,18 @@ def publish_command(
         click.echo(f"published {plural(published, 'event')} on `{stream}`{dropped}")
 
 
-def _result_of(found: Mapping[str, Any], stream: str, event_id: str | None) -> str:
+def _result_of(found: PublishResult, stream: str, event_id: str | None) -> str:
     """Report the result of one event."""
-    if found["delayed"]:
+    if found.delayed:
         cancel = (
             ""
             if event_id is None
             else f"; `headrace queue cancel {stream} {event_id}` takes it back"
         )
         return f"kept for `{stream}` until it is due{cancel}"
-    if found["duplicates"]:
+    if found.duplicates:
         return f"dropped: `{stream}` has had an event of this id"
-    return f"published {found['positions'][0]}"
+    return f"published {found.positions[0]}"
 
 
 def _publish_file(
@@ -173,8 +180,8 @@ def _publish_file(
                 _with_progress(batches(read(counted, fields, source), batch), counted, size)
             ):
                 found = send(client, stream, b"\n".join(lines), f"{token}-{number}", when)
-                duplicates += found["duplicates"]
-                published += len(lines) - found["duplicates"]
+                duplicates += found.duplicates
+                published += len(lines) - found.duplicates
     except (HeadraceError, KeyboardInterrupt) as error:
         # Who sends the file again wants to know what of it is there already.
         if sent := published + duplicates:
@@ -226,7 +233,7 @@ def batches(lines: Iterable[bytes], most: int) -> Iterator[list[bytes]]:
 
 def send(
     client: Client, stream: str, body: bytes, token: str, when: Mapping[str, Any] | None = None
-) -> dict[str, int]:
+) -> PublishResult:
     """Publish a batch, waiting for a node that is overloaded, full or away.
 
     Raises:
@@ -235,8 +242,15 @@ def send(
     clock = SystemClock()
     for attempt in range(MAX_RETRIES + 1):
         try:
-            found: dict[str, int] = client.publish(
-                stream, body, media=ENVELOPES, idempotency_key=token, **(when or {})
+            return client.run(
+                calls.publish(
+                    "streams",
+                    stream,
+                    body,
+                    media=calls.ENVELOPES,
+                    idempotency_key=token,
+                    **(when or {}),
+                )
             )
         except Unavailable as error:
             seconds = retry_after_of(error)
@@ -246,8 +260,6 @@ def send(
             if attempt == 0:
                 click.echo(f"waiting: {error}", err=True)
             clock.pause(1.0 if seconds is None else seconds)
-        else:
-            return found
     raise HeadraceError("unreachable: the loop above returns or raises")
 
 

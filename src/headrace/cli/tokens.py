@@ -8,6 +8,7 @@ from headrace.cli.command_groups import CommandGroup
 from headrace.cli.connection import json_option, node_options
 from headrace.cli.duration_type import DurationType
 from headrace.cli.output import print_json, print_table
+from headrace.client import calls
 from headrace.client.http import Client
 from headrace.model.policy import MAX_LIFETIME_S
 
@@ -75,5 +76,5 @@ def token_list(as_json: bool, client: Client) -> None:
 @node_options
 def token_revoke(token: str, client: Client) -> None:
     """Revoke the token with the id TOKEN."""
-    found = client.request("DELETE", ("tokens", token)).json()
+    found = client.run(calls.delete(("tokens", token)))
     click.echo(f"token `{found['name']}` ({found['id']}) counts no more")

@@ -1,4 +1,4 @@
-"""Where a node is: what it writes into its data folder, and how programs outside find it by that.
+"""Address of a node: what it writes into its data folder, by which programs outside find it.
 
 In: an address, an environment, a data folder. Out: the address with the token and the certificate to use.
 """

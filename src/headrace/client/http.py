@@ -1,6 +1,6 @@
-"""A small synchronous client of a node's HTTP API, on the standard library alone.
+"""The synchronous client of a node's HTTP API, on the standard library alone.
 
-Comes in: method, path, body. Goes out: JSON data, or the error of our own family that the node's
+Comes in: what is asked for. Goes out: values, or the error of our own family that the node's
 problem+json names. One connection is kept open; one client serves one thread. A request that may be
 repeated (it only reads, or carries an idempotency key) is, where the connection broke.
 """
@@ -9,113 +9,72 @@ from __future__ import annotations
 
 import functools
 import http.client
-import json
 import socket
-import ssl
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from pathlib import Path
+from typing import Any, TypeVar, Unpack
 
+from headrace.client import calls
+from headrace.client.endpoint import Endpoint
 from headrace.client.final_response import FinalConnection, FinalTlsConnection
-from headrace.model import errors
-from headrace.model.route import API_PREFIX
+from headrace.client.responses import NodeResponse, error_of, unreachable
+from headrace.client.views import (
+    DeadLetterPage,
+    DeadLetterRecord,
+    Invocation,
+    Message,
+    PublishResult,
+    ReceivedMessage,
+    Settled,
+)
+from headrace.model.durations import Duration, seconds_in
 
-ENVELOPES = "application/vnd.headrace.events+x-ndjson"
-_FAMILY: dict[str, type[errors.HeadraceError]] = {
-    kind.code: kind
-    for kind in (
-        errors.HeadraceError,
-        errors.Misuse,
-        errors.Unknown,
-        errors.Invalid,
-        errors.TooLarge,
-        errors.Unavailable,
-        errors.DiskFull,
-        errors.Overloaded,
-        errors.Fenced,
-        errors.Conflict,
-        errors.Refused,
-        errors.Corrupt,
-    )
-}
+T = TypeVar("T")
+TIMEOUT_S = 60.0
+MAX_TIMEOUT_S = 86_400.0
 _BROKEN = (ConnectionError, http.client.HTTPException, TimeoutError, socket.gaierror, OSError)
 
 
-def _only(certificate: str) -> ssl.SSLContext:
-    """A context that trusts this certificate itself and no authority."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    try:
-        context.load_verify_locations(certificate)
-    except OSError as error:
-        raise errors.Unavailable(
-            f"the node's certificate `{certificate}` cannot be read: {error.strerror or error}"
-        ) from error
-    return context
-
-
-class NodeResponse:
-    """Response of a node: status, headers and body. Only successful ones reach the caller."""
-
-    __slots__ = ("body", "headers", "status")
-
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-
-    def json(self) -> Any:
-        """The body as data.
-
-        Raises:
-            Unavailable: It is not JSON: whatever answered is not a node.
-        """
-        try:
-            return json.loads(self.body)
-        except ValueError as error:
-            raise errors.Unavailable(
-                "what answered is not a Headrace node: its answer is not JSON; check the address"
-            ) from error
-
-
 class Client:
-    """Talks to one node. Close it, or use it as a context manager.
+    """A client of one node, for one thread. Close it, or use it as a context manager.
 
     Args:
-        url: Its address.
-        timeout: Seconds until a read is given up.
-        token: Sent as a bearer token; "" for none.
-        certificate: A PEM file: the one certificate that is trusted, whatever name it is for; ""
-            trusts what the system does.
+        url: Its address; None finds it as commands do: `HEADRACE_URL`, else `node.json` in the data folder
+            (`HEADRACE_DATA`, else `.headrace`), else this machine's port 4280.
+        token: Shown to be let in, "" for none; None takes `HEADRACE_TOKEN`, else the operator's key of a node
+            on this machine.
+        data: The data folder of a node on this machine.
+        certificate: A PEM file: the one certificate that is trusted, whatever name it is for; "" trusts
+            what the system does; None takes that of a node on this machine, if it is this one.
+        timeout: Until an answer must have come.
+
+    Attributes:
+        url: The node's address.
+
+    Raises:
+        Misuse: The address cannot be one, or no node runs on the data folder that was named.
     """
 
     def __init__(
-        self, url: str, *, timeout: float = 60.0, token: str = "", certificate: str = ""
+        self,
+        url: str | None = None,
+        *,
+        token: str | None = None,
+        data: Path | None = None,
+        certificate: str | None = None,
+        timeout: Duration = TIMEOUT_S,
     ) -> None:
-        parts = urlsplit(url if "//" in url else f"http://{url}")
-        try:
-            port = parts.port
-        except ValueError:
-            port = -1
-        if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
-            raise errors.Misuse(
-                f"`{url}` is not an address of a node; write one like `http://127.0.0.1:4280`"
-            )
-        self.url = f"{parts.scheme}://{parts.netloc}"
-        self._base = parts.path.rstrip("/")
+        self._endpoint = end = Endpoint(url, token, data, certificate)
+        seconds = seconds_in(timeout, "`timeout=`", low=0.001, high=MAX_TIMEOUT_S)
+        self.url = end.url
         self._connect: Callable[[], http.client.HTTPConnection]
-        if parts.scheme == "https":
-            trusted = _only(certificate) if certificate else None
+        if end.is_tls:
             self._connect = functools.partial(
-                FinalTlsConnection, parts.hostname, port, timeout=timeout, context=trusted
+                FinalTlsConnection, end.host, end.port, timeout=seconds, context=end.tls()
             )
         else:
-            self._connect = functools.partial(
-                FinalConnection, parts.hostname, port, timeout=timeout
-            )
+            self._connect = functools.partial(FinalConnection, end.host, end.port, timeout=seconds)
         self._connection: http.client.HTTPConnection | None = None
-        self._token = token
 
     def __enter__(self) -> Client:
         return self
@@ -129,101 +88,226 @@ class Client:
             self._connection.close()
             self._connection = None
 
-    def get(self, *path: str, **query: str | float | bool | None) -> Any:
-        """Read something; segments of the path are quoted, None parameters left out."""
-        return self.request("GET", path, query=query).json()
-
-    def document(self, path: str) -> Any:
-        """Read what stands at the root and not among the platform's own paths, such as `/openapi.json`."""
-        return self._send("GET", path).json()
-
-    def post(self, *path: str, data: Any = None) -> Any:
-        """Change something by a JSON body."""
-        body = json.dumps({} if data is None else data).encode()
-        return self.request("POST", path, body=body, media="application/json").json()
-
     def publish(
+        self, stream: str, value: object, **options: Unpack[calls.PublishOptions]
+    ) -> PublishResult:
+        """Publish one event; it is on the disk when this returns.
+
+        Args:
+            stream: Its name.
+            value: JSON data, a dataclass or struct; bytes are sent as they are.
+            **options: See `PublishOptions`.
+
+        Raises:
+            HeadraceError: The node refuses it, or does not answer.
+        """
+        return self.run(calls.publish("streams", stream, value, **options))
+
+    def publish_many(
+        self, stream: str, messages: Iterable[Message], *, idempotency_key: str | None = None
+    ) -> PublishResult:
+        """Publish events together: all of them, or none. At most 10,000.
+
+        Raises:
+            HeadraceError: The node refuses them, or does not answer.
+        """
+        body = calls.envelopes(messages)
+        options: calls.PublishOptions = {
+            "media": calls.ENVELOPES,
+            "idempotency_key": idempotency_key,
+        }
+        return self.run(calls.publish("streams", stream, body, **options))
+
+    def send(
+        self, queue: str, value: object, **options: Unpack[calls.SendOptions]
+    ) -> PublishResult:
+        """Send one message to a queue; arguments as of `publish`, and see `SendOptions`.
+
+        Raises:
+            HeadraceError: The node refuses it, or does not answer.
+        """
+        return self.run(calls.publish("queues", queue, value, **options))
+
+    def call(
         self,
-        stream: str,
-        body: bytes,
+        function: str,
+        value: object = None,
         *,
-        media: str = "application/json",
-        key: str | None = None,
+        timeout: Duration | None = None,
         idempotency_key: str | None = None,
-        id: str | None = None,
-        delay: float | None = None,
-        at: str | None = None,
     ) -> Any:
-        """Publish one value, or with `media=ENVELOPES` one envelope a line; to a queue also later."""
-        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-        return self.request(
-            "POST",
-            ("streams", stream),
-            query={"key": key, "id": id, "delay": delay, "at": at},
-            body=body,
-            media=media,
-            headers=headers,
-            repeatable=idempotency_key is not None,
-        ).json()
+        """Call a function (`app.function`), and return its answer, once what it did is committed.
+
+        Args:
+            function: Its full name.
+            value: As of `publish`.
+            timeout: How long the node waits for the answer.
+            idempotency_key: A repetition with it gets the first answer.
+
+        Raises:
+            HeadraceError: The node refuses it, the function failed, or the node does not answer.
+        """
+        return self.run(calls.call(function, value, timeout, idempotency_key))
+
+    def receive(
+        self,
+        queue: str,
+        *,
+        most: int = 1,
+        wait: Duration = 0,
+        visibility: Duration | None = None,
+    ) -> list[ReceivedMessage]:
+        """Receive messages of a queue, which are this client's until it acknowledges them or time is up.
+
+        Args:
+            queue: Its name.
+            most: Messages, 1 to 100.
+            wait: How long to wait for the first one, up to 20 s.
+            visibility: How long they are this client's; None: as the queue says.
+
+        Raises:
+            HeadraceError: The node refuses it, or does not answer.
+        """
+        return self.run(calls.receive(queue, most, wait, visibility))
+
+    def ack(self, queue: str, *messages: ReceivedMessage | str) -> Settled:
+        """Acknowledge messages, or receipts: they are done.
+
+        Raises:
+            HeadraceError: The node refuses it, or does not answer.
+        """
+        return self.run(calls.settle(queue, "ack", messages))
+
+    def nack(
+        self, queue: str, *messages: ReceivedMessage | str, delay: Duration = 0, reason: str = ""
+    ) -> Settled:
+        """Give messages back, to be delivered again after `delay`; `reason` is for the dead letter.
+
+        Raises:
+            HeadraceError: The node refuses it, or does not answer.
+        """
+        return self.run(calls.nack(queue, messages, delay, reason))
+
+    def extend(self, queue: str, *messages: ReceivedMessage | str, duration: Duration) -> Settled:
+        """Keep messages for `duration` from now.
+
+        Raises:
+            HeadraceError: The node refuses it, or does not answer.
+        """
+        return self.run(calls.extend(queue, messages, duration))
+
+    def cancel(self, queue: str, *ids: str) -> list[str]:
+        """Take back messages that wait for their time; the ids of those that were still there.
+
+        Raises:
+            HeadraceError: The node refuses it, or does not answer.
+        """
+        return self.run(calls.cancel(queue, ids))
+
+    def dead_letters(
+        self, function: str | None = None, *, limit: int = 100, after: str = ""
+    ) -> DeadLetterPage:
+        """Read a page of dead letters, of one function or all; `after` is that of the page before.
+
+        Raises:
+            HeadraceError: The node refuses it, or does not answer.
+        """
+        return self.run(calls.dead_letters(function, limit, after))
+
+    def redrive(
+        self, function: str, *letters: DeadLetterRecord | str, everything: bool = False
+    ) -> int:
+        """Deliver dead letters, or positions, to their function again; how many.
+
+        Raises:
+            HeadraceError: The node refuses it, or does not answer.
+        """
+        return self.run(calls.change_dead(function, "redrive", letters, everything=everything))
+
+    def discard(
+        self, function: str, *letters: DeadLetterRecord | str, everything: bool = False
+    ) -> int:
+        """Delete dead letters, or positions, for good; how many.
+
+        Raises:
+            HeadraceError: The node refuses it, or does not answer.
+        """
+        return self.run(calls.change_dead(function, "discard", letters, everything=everything))
+
+    def invocations(self, function: str | None = None, *, limit: int = 100) -> list[Invocation]:
+        """Read the latest invocations, newest first, of one function or all.
+
+        Raises:
+            HeadraceError: The node refuses it, or does not answer.
+        """
+        return self.run(calls.invocations(function, limit))
+
+    def get(self, *path: str, **query: str | float | bool | None) -> Any:
+        """Read anything of the HTTP API as data: `path` is the segments below `/-/v1`.
+
+        Raises:
+            HeadraceError: The node refuses it, or does not answer.
+        """
+        return self.run(calls.get(path, query))
+
+    def post(self, *path: str, data: object = None) -> Any:
+        """Change anything by the HTTP API, with a JSON body.
+
+        Raises:
+            HeadraceError: The node refuses it, or does not answer.
+        """
+        return self.run(calls.post(path, data))
 
     def request(
         self,
         method: str,
         path: Iterable[str],
         *,
-        query: Mapping[str, str | float | bool | None] | None = None,
+        query: calls.Query | None = None,
         body: bytes | None = None,
         media: str = "",
         headers: Mapping[str, str] | None = None,
-        repeatable: bool | None = None,
+        at_root: bool = False,
     ) -> NodeResponse:
-        """Ask the node at one of the platform's own paths, whose segments are `path`.
+        """Send any request below `/-/v1`, or with `at_root` to a path outside such as `metrics`; see `run`."""
+        return self.run(
+            calls.Call(
+                method,
+                tuple(path),
+                lambda answer: answer,
+                query or {},
+                body,
+                media,
+                headers or {},
+                is_repeatable=method == "GET",
+                is_at_root=at_root,
+            )
+        )
+
+    def run(self, call: calls.Call[T]) -> T:
+        """Send a request, and read its answer.
 
         Raises:
             Unavailable: Nothing answers at the address, or what does is not a node.
             HeadraceError: What the node says is wrong, as the class its `code` names.
         """
-        target = API_PREFIX + "".join(f"/{quote(part, safe='')}" for part in path)
-        asked = {name: value for name, value in (query or {}).items() if value is not None}
-        if asked:
-            target += f"?{urlencode(asked)}"
-        return self._send(
-            method, target, body=body, media=media, headers=headers, repeatable=repeatable
-        )
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: bytes | None = None,
-        media: str = "",
-        headers: Mapping[str, str] | None = None,
-        repeatable: bool | None = None,
-    ) -> NodeResponse:
-        target = self._base + path
-        sent = {"Accept": "application/json", **(headers or {})}
-        if media:
-            sent["Content-Type"] = media
-        if self._token:
-            sent["Authorization"] = f"Bearer {self._token}"
+        target, headers = self._endpoint.base + call.target, self._endpoint.headers(call)
         fresh = self._connection is None
         try:
-            answer = self._exchange(method, target, body, sent)
+            answer = self._exchange(call.method, target, call.body, headers)
         except _BROKEN as error:
             self.close()
-            again = method == "GET" if repeatable is None else repeatable
             # A kept connection that the node closed meanwhile is not a failure of the node.
-            if fresh or not again:
-                raise self._unreachable(error) from error
+            if fresh or not call.is_repeatable:
+                raise unreachable(self.url, error) from error
             try:
-                answer = self._exchange(method, target, body, sent)
+                answer = self._exchange(call.method, target, call.body, headers)
             except _BROKEN as second:
                 self.close()
-                raise self._unreachable(second) from second
+                raise unreachable(self.url, second) from second
         if answer.status >= 400:
             raise error_of(answer)
-        return answer
+        return call.read(answer)
 
     def _exchange(
         self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
@@ -242,47 +326,3 @@ class Client:
         if response.will_close:
             self.close()
         return found
-
-    def _unreachable(self, error: BaseException) -> errors.Unavailable:
-        if isinstance(error, TimeoutError):
-            return errors.Unavailable(
-                f"the node at `{self.url}` did not answer in time; it is busy or stuck: try again, "
-                "and look at its log"
-            )
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return errors.Unavailable(
-            f"no node answers at `{self.url}` ({reason}); start one with `headrace dev app.py`, or "
-            "name its address with `--url` or `HEADRACE_URL`"
-        )
-
-
-def error_of(answer: NodeResponse) -> errors.HeadraceError:
-    """The error a refusal means, in the family the node speaks of."""
-    try:
-        problem = json.loads(answer.body)
-        code, detail = str(problem["code"]), str(problem["detail"])
-    except (ValueError, KeyError, TypeError):
-        text = answer.body[:200].decode(errors="replace").strip()
-        return errors.Unavailable(
-            f"the node answered {answer.status} without saying why ({text or 'no text'}); "
-            "check the address and the node's log"
-        )
-    kind = _FAMILY.get(code)
-    if kind is None:
-        kind = errors.Misuse if answer.status < 500 else errors.HeadraceError
-    error = kind(detail)
-    retry_after = next(
-        (value for name, value in answer.headers.items() if name.lower() == "retry-after"), ""
-    )
-    if retry_after.isdigit():
-        error.add_note(f"retry-after: {retry_after}")
-    return error
-
-
-def retry_after_of(error: errors.HeadraceError) -> float | None:
-    """Seconds the node asked to wait before trying again; None where it did not."""
-    for note in getattr(error, "__notes__", ()):
-        name, _, seconds = note.partition(": ")
-        if name == "retry-after":
-            return float(seconds)
-    return None

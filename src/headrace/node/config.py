@@ -1,6 +1,6 @@
 """Settings of a node: `headrace.toml`, the environment and the command line become `Settings`.
 
-The only package that reads settings files and environment variables. Later sources win: defaults,
+The only module of a node that reads settings files and environment variables. Later sources win: defaults,
 `headrace.toml`, its `[env.NAME]` section, `HEADRACE_*` variables, the command line. Everything a
 decorator says about a function or a stream can be overridden by name. An unknown key, a value of
 the wrong type and a policy that cannot hold are refused with file, line and fix.

@@ -18,6 +18,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from headrace.client.address import read_key, read_note
+from headrace.client.http import Client
 from headrace.environment.clock import SystemClock
 from headrace.model.route import RESERVED
 from headrace.node.config import environment_of
@@ -90,6 +91,10 @@ class Served:
         own = not RESERVED.isdisjoint(path.partition("?")[0].split("/")[1:2])
         url = self.api_url if own else self.url
         return ask(method, url + path, body, **as_operator(self.key, headers))
+
+    def client(self) -> Client:
+        """A client of the node, as its operator; close it."""
+        return Client(self.api_url, token=self.key, timeout=TIMEOUT_S)
 
     def wait_for(self, location: str, status: str = "committed") -> Any:
         """Wait until a deferred request has reached `status`; return its status document.

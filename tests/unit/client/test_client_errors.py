@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from headrace.client.http import Client, NodeResponse, error_of, retry_after_of
+from headrace.client.http import Client
+from headrace.client.responses import NodeResponse, error_of, retry_after_of
 from headrace.model import errors
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from headrace.client.address import NodeFile, client_address, read_note, write_note
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import Breaker, DeadLetter, ParkKey, Resources, Retry
@@ -178,23 +177,6 @@ def test_lists_in_variables_are_separated_by_commas(tmp_path: Path) -> None:
     assert found.allowed_hosts == ("one.test",)
 
 
-def test_a_node_is_found_by_the_note_in_its_data_folder(tmp_path: Path) -> None:
-    assert read_note(tmp_path) is None
-    (tmp_path / "node.json").write_text('{"url": "http://127.0.0.1:9", "pid": 1}')
-    assert client_address(None, {}, tmp_path).url == "http://127.0.0.1:9"
-    assert client_address(None, {"HEADRACE_URL": "http://x.test"}, tmp_path).url == "http://x.test"
-    (tmp_path / "node.json").write_text("half a no")
-    assert client_address(None, {}, tmp_path).url == "http://127.0.0.1:4280"
-
-
-def test_a_reader_of_the_nodes_address_sees_all_of_it_or_nothing(tmp_path: Path) -> None:
-    with write_note(tmp_path, NodeFile("http://127.0.0.1:1")).open() as being_read:
-        write_note(tmp_path, NodeFile("http://127.0.0.1:2"))
-        assert "http://127.0.0.1:1" in being_read.read()
-    assert read_note(tmp_path) == NodeFile("http://127.0.0.1:2")
-    assert [path.name for path in tmp_path.iterdir()] == ["node.json"]
-
-
 @pytest.mark.parametrize("service", ["HEADRACE", "HEADRACE_SHOP", "HEADRACE_DATA"])
 def test_what_kubernetes_makes_up_for_a_service_is_passed_over(
     service: str, tmp_path: Path
@@ -310,10 +292,3 @@ def test_the_api_has_another_port_than_the_routes_or_none(tmp_path: Path) -> Non
     for wrong, fix in (("4280", "another than `port`"), ("70000", "65535"), ("-1", "65535")):
         with pytest.raises(Misuse, match=fix):
             load(environ={"HEADRACE_API_PORT": wrong}, folder=tmp_path)
-
-
-def test_commands_talk_to_the_port_of_the_api(tmp_path: Path) -> None:
-    write_note(tmp_path, NodeFile("http://127.0.0.1:1", api_url="http://127.0.0.1:2"))
-    assert client_address(environ={}, data=tmp_path).url == "http://127.0.0.1:2"
-    write_note(tmp_path, NodeFile("http://127.0.0.1:1"))
-    assert client_address(environ={}, data=tmp_path).url == "http://127.0.0.1:1"
