@@ -98,7 +98,7 @@ async def life(
 
     trigger = SqlTable(url, more.pop("table", "public.orders"), **more)
     source = ReplicationSource(trigger, SystemClock(), folder)
-    running = asyncio.ensure_future(source.run(appender))  # type: ignore[arg-type]  # stands for an Outlet
+    running = asyncio.ensure_future(source.run(appender))  # type: ignore[arg-type]  # stands for a SourceAppender
     try:
         async with asyncio.timeout(20):
             while not until() and not running.done():  # noqa: ASYNC110  # it looks into a database
@@ -254,7 +254,7 @@ async def test_the_server_may_forget_only_what_was_told(
         (
             "SELECT pg_create_logical_replication_slot('headrace_shop_note_table_0', 'pgoutput')",
             {},
-            "somebody else's",
+            "belongs to another reader",
         ),
     ],
 )
@@ -400,7 +400,7 @@ async def test_a_table_that_is_not_there_yet_is_asked_for_again(
         await life(url, Kept(), tmp_path, until=lambda: False, table="nothing")
 
 
-async def test_a_table_that_was_made_anew_is_not_taken_for_the_one_that_is_streamed(
+async def test_a_table_that_was_created_again_is_not_taken_for_the_one_that_is_streamed(
     shop: Any, url: str, tmp_path: Path
 ) -> None:
     appender, trigger = Kept(), SqlTable(url, "orders")
@@ -413,8 +413,8 @@ async def test_a_table_that_was_made_anew_is_not_taken_for_the_one_that_is_strea
     assert (await standing(trigger)).error == ""
     shop.execute("DROP TABLE orders")
     shop.execute(CREATE.format("orders"))
-    assert "made anew" in (await standing(trigger)).error
-    with pytest.raises(Misuse, match="made anew"):
+    assert "created again" in (await standing(trigger)).error
+    with pytest.raises(Misuse, match="created again"):
         await life(url, appender, tmp_path, until=lambda: False)
 
 

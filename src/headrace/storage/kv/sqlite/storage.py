@@ -192,7 +192,7 @@ class SqliteStorage:
             if self._stage(group):
                 self._commit(group)
                 return
-            # The group is settled already: everything was turned down, or nothing could land.
+            # The group is settled already: everything was refused, or nothing could land.
         self._busy = False
         if self._idle is not None:
             self._idle.set_result(None)
