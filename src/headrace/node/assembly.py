@@ -1,7 +1,6 @@
 """Builds the graph of objects of one node, once; the only package that imports all others.
 
-In come settings, out comes a `Node` that is started and closed by `lifecycle`. Nothing else in the
-house constructs a keeper, a fleet, a partition supervisor or an HTTP server.
+In: settings. Out: a `Node` that `lifecycle` starts and closes. `shared_parts` connects what tests share with it.
 """
 
 from __future__ import annotations
@@ -101,8 +100,10 @@ class Node:
             outgoing=self.outgoing,
             operator=self.operator,
             access=settings.access,
+            # A serving node checks only where it is set to: each check costs time (ADR 0040).
             check_answers=settings.check_answers or settings.reload,
             health=self.health,
+            # Lambdas: the fleet exists only once the parts are connected.
             instances=lambda: self.fleet.instances(),
             cold_starts=lambda: self.fleet.cold_starts,
             on_failure=_failed,
@@ -122,6 +123,7 @@ class Node:
 
     async def _owed(self) -> Mapping[tuple[str, int], int] | None:
         """Return the offsets that retention must keep; unknown until every app is deployed."""
+        # Before, retention would delete events that an app still to be deployed has not read.
         if not self._ready:
             return None
         return await lowest_owed(self.storage, self.supervisor.functions)
@@ -156,9 +158,9 @@ class Node:
         return structs.replace(surroundings_of(self.settings), generation=self._generation)
 
     def adopt(self, settings: Settings) -> None:
-        """Go on with what the settings now say of apps, functions and streams, from the next load on.
+        """Use the new settings of apps, functions and streams from the next load on.
 
-        What the node itself was started with (its address, its limits) stays.
+        Settings of the node itself (its address, its limits) stay as at its start.
         """
         self._generation += settings.apps != self.settings.apps
         self.settings = structs.replace(
@@ -172,29 +174,30 @@ class Node:
         self.secrets.follow(secrets_of(self.settings))
 
     async def deploy(self, target: str) -> AppSpec:
-        """Load an app's code and deliver to its functions; what runs of it goes on until then.
+        """Load an app's code and deliver to its functions; the old version runs until then.
 
         Raises:
-            Misuse: The code cannot be loaded, or asks for what cannot be; what runs goes on.
+            Misuse: The code cannot be loaded or deployed; the old version goes on.
         """
         coming = await self.fleet.prepare(target)
         return await self._deliver(coming, await self._judged(coming))
 
     async def _judged(self, coming: Deployment) -> AppSpec:
-        """The app that was loaded, with the node's overrides on top.
+        """Return the loaded app with the node's overrides.
 
         Raises:
             Misuse: They cannot hold together.
         """
         try:
             return self.settings.apply(coming.spec)
+        # A cancellation too must not leave the processes of the prepared version behind.
         except BaseException:
             await self.fleet.discard(coming)
             raise
 
     async def _deliver(self, coming: Deployment, app: AppSpec) -> AppSpec:
         if self.supervisor.apps.get(app.name) == app:
-            # The version is a hash of everything that runs: what is deployed is as good.
+            # The version is a hash of everything that runs, so nothing would change (ADR 0037).
             await self.fleet.discard(coming)
             return app
         try:
@@ -203,7 +206,8 @@ class Node:
             await self.fleet.discard(coming)
             raise
         self.fleet.set_partitions({spec.name: spec.partitions for spec in self.broker.streams()})
-        # In one turn of the loop: no request finds the names of one version and the functions of another.
+        # No `await` between the two: no request may find the names of one version and the functions
+        # of another (ADR 0037).
         self.fleet.switch(coming, app)
         self.supervisor.switch(prepared)
         self.tasks.start(self._release(app.name), name=f"release {app.name}")
@@ -214,7 +218,7 @@ class Node:
         return app
 
     async def _prepared(self, app: AppSpec) -> PreparedDeployment:
-        """All that may fail of a deployment.
+        """Do everything of a deployment that may fail.
 
         Raises:
             Misuse: The app declares something impossible, alone or together with the others.
@@ -230,24 +234,24 @@ class Node:
         return await self.supervisor.prepare(app)
 
     async def _release(self, app: str) -> None:
-        """Once nothing runs any more of functions that are gone, take nothing on for them."""
+        """Release the functions that were removed, once none of their runs is left."""
         await self.supervisor.left(f"{app}.")
         self.fleet.release(app)
 
     async def start(self) -> None:
-        """Deploy what the settings name, and begin housekeeping."""
+        """Deploy the apps that the settings name, and start housekeeping."""
         coming = [await self.fleet.prepare(target) for target in self.settings.targets]
         apps = [self.settings.apply(each.spec) for each in coming]
         _refuse_lacking(apps, self.secrets)
         _refuse_wrong(apps, self.broker.streams())
-        # Their streams first: apps may read each other's, in whatever order they are named.
+        # All streams first: apps may read each other's, in any order of their names.
         for app in apps:
             for stream in app.streams:
                 await self.broker.declare(stream)
         for each, app in zip(coming, apps, strict=True):
             await self._deliver(each, app)
         await self._observed.load(self.supervisor.functions)
-        # Only when every app is there: no rule may miss what another's router has passed.
+        # Once every app is deployed: no rule may miss what another app's router has passed.
         await self.bus.refresh()
         await self.replays.resume()
         for sentence in self.settings.unmatched(self.supervisor.apps.values()):
@@ -273,6 +277,7 @@ class Node:
                         broker=self.broker,
                         clock=self.clock,
                     )
+                # The next turn tries again; the sweeps below must not wait for that.
                 except (Corrupt, Unavailable) as error:
                     _logger.warning("finished events were not cleared away yet: %s", error)
             for space in (Space.STATE, Space.MARKS):
@@ -282,13 +287,13 @@ class Node:
                     _logger.warning("a sweep of what has expired was put off: %s", error)
 
     async def drain(self, grace: float) -> None:
-        """Take up nothing new; what is delivered now gets `grace` seconds to end and land."""
+        """Start no new run; those in flight get `grace` seconds to end and commit."""
         self._ready = False
         await self.replays.close()
         await self.supervisor.close(grace)
 
     async def close(self) -> None:
-        """Stop in the reverse order of the walk: partition workers, instances, log, store.
+        """Stop partition workers, instances, log and storage, in this order.
 
         Drain first if runs should end by themselves: runs that are still active now are killed.
         """
@@ -297,6 +302,7 @@ class Node:
         self.outgoing.close()
         await self.broker.close()
         await self.tasks.close()
+        # Last: all the others may still write to it while they close.
         await self.storage.close()
 
     def _log(self, line: InstanceLine) -> None:
@@ -332,14 +338,14 @@ def _refuse_wrong(apps: Iterable[AppSpec], existing: Iterable[StreamSpec]) -> No
 
 
 def _failed(name: str, error: BaseException) -> None:
-    # What we refused or could not reach says all in its sentence; only a surprise needs its trace.
+    # The message of an expected error is complete; only an unexpected one needs its traceback.
     expected = isinstance(error, Fenced | Misuse | Unavailable)
     _logger.error("task `%s` failed: %s", name, error, exc_info=None if expected else error)
 
 
 @contextlib.asynccontextmanager
 async def running(settings: Settings, observer: Observer | None = None) -> AsyncIterator[Node]:
-    """A started node without its server; closed at the end, whatever happened.
+    """Start a node without its server; close it at the end, also after an error.
 
     Args:
         settings: The settings of the node.
@@ -377,5 +383,5 @@ async def running(settings: Settings, observer: Observer | None = None) -> Async
 
 
 def make_gateway(node: Node) -> Gateway:
-    """The node's HTTP server, not listening yet."""
+    """Return the node's HTTP server, not listening yet."""
     return Gateway(node.services(), node.settings)

@@ -58,20 +58,20 @@ def build_services(
     cold_starts: Callable[[], ColdStarts],
     failed_start: FailedStarts,
 ) -> Dependencies:
-    """Services that the HTTP server calls.
+    """Build the services that the HTTP server calls.
 
     Args:
-        supervisor: Who delivers.
-        answers: What running calls say before they end; the same the runtime's host services have.
-        replays: The bus's.
-        runs: What became of each invocation.
-        storage: Where everything is kept.
+        supervisor: Owner of the partition workers.
+        answers: Streamed answers of running calls; the same object as the host services have.
+        replays: Replays of the bus.
+        runs: History of invocations.
+        storage: Key-value storage.
         broker: The log.
         clock: The time.
-        entropy: Chance.
-        secrets: What operators keep, by name.
+        entropy: Random numbers.
+        secrets: Secrets by name.
         outgoing: Connections to other services.
-        operator: Who operates the node.
+        operator: Proof of who operates the node.
         access: Clients that need no token at the platform's own paths.
         check_answers: Whether answers are held against what routes declare.
         health: Whether work is taken now.

@@ -1,7 +1,7 @@
 """Start, run, drain and stop a node as a process. Parts stop in the order in which an event passes them.
 
 `run` is what `headrace serve` and `headrace dev` call. The address is written to `node.json` in the
-data folder once the HTTP server is open, and taken away when it closes.
+data folder once the HTTP server is open, and removed when it closes.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ _logger = logging.getLogger("headrace.node")
 MAX_NAMED = 12
 """Functions that are named when the node says what it serves."""
 SETTLED_S = 2.0
-"""By then a thousand partition workers have read where they stand."""
+"""By then a thousand partition workers have read their positions."""
 ANSWER_S = 1.0
-"""How long clients get to take the answer that the node stops."""
+"""Time for clients to read the answer that the node stops."""
 CLOSE_S = 15.0
-"""How long closing may take once the drain is over: a few seconds for stop hooks and processes."""
+"""Limit of closing after the drain: a few seconds for stop hooks and processes."""
 EXIT_CUT = 75
-"""The exit status of a node that something kept from closing (`EX_TEMPFAIL`)."""
+"""The exit status of a node that did not close in time (`EX_TEMPFAIL` of sysexits.h)."""
 
 
 def run(settings: Settings, selection: OutputSelection | None = None) -> int:
-    """Run a node until SIGTERM or SIGINT; the exit status.
+    """Run a node until SIGTERM or SIGINT; return the exit status.
 
-    Where something is selected, it is printed as it happens. 0 is a drained end, 1 something the operator must change (said on stderr), 70 a failed disk, 75
-    an end that something held up for so long that it was cut off.
+    Selected output is printed as it happens. 0 is a drained end, 1 an error that the operator must correct (printed
+    to stderr), 70 a failed disk, 75 an end that took too long and was cut off.
     """
     output = None
     if selection is not None:
@@ -97,9 +97,9 @@ def _note(settings: Settings, gateway: Gateway) -> Path:
 
 
 def speak(level: str, handler: logging.Handler | None = None) -> None:
-    """Write what the node has to say to stderr, or hand it to `handler`; of what its libraries say only what alarms them.
+    """Log the node's messages to stderr, or to `handler`, and only warnings of its libraries.
 
-    `debug` shows all their messages. Headrace reports failed connections itself, with the trigger's name.
+    `debug` shows all their messages.
     """
     whole = level == "DEBUG"
     logging.basicConfig(
@@ -108,34 +108,37 @@ def speak(level: str, handler: logging.Handler | None = None) -> None:
     )
     logging.getLogger().setLevel(level if whole or level == "ERROR" else "WARNING")
     logging.getLogger("headrace").setLevel(level)
+    # Headrace reports failed connections itself, with the trigger's name.
     if not whole:
         logging.getLogger("aiormq").setLevel(logging.CRITICAL)
 
 
 class Stopping:
-    """Heeds the signals that end a node: the first drains it, another Ctrl-C ends it at once.
+    """Handler of the signals that end a node: the first drains it, another Ctrl-C ends it at once.
 
     Attributes:
-        asked: Set by the first signal.
-        starting: What brings the node up, as long as it does: the first signal cancels it.
-        written: What is there only as long as the node serves: its operator's key, its address.
+        requested: Set by the first signal.
+        starting: The task that starts the node, until it has; the first signal cancels it.
+        written: Files that exist only while the node serves: its operator's key, its address.
     """
 
     def __init__(self, drain: float, starting: asyncio.Task[None] | None) -> None:
         self._drain = drain
-        self.asked = asyncio.Event()
+        self.requested = asyncio.Event()
         self.starting = starting
         self.written: list[Path] = []
 
-    def heed(self, number: int) -> None:
-        """A signal has come."""
-        if not self.asked.is_set():
+    def receive(self, number: int) -> None:
+        """Drain, or end at once where that was requested before."""
+        if not self.requested.is_set():
             _logger.info(
                 "stopping: runs get %g s to end; another Ctrl-C ends them at once", self._drain
             )
-            self.asked.set()
-            # A thread: whatever holds the loop up, or a thread of a driver's, is not to hold this up.
+            self.requested.set()
+            # A thread: neither a blocked loop nor a driver's blocked thread may delay it.
             last = threading.Timer(self._drain + CLOSE_S, self._cut_off)
+            # The interpreter joins threads that are not daemons: a node that has closed in time
+            # would still wait for this one.
             last.daemon = True
             last.start()
             if self.starting is not None:
@@ -144,7 +147,7 @@ class Stopping:
             self._end("ended at once; what was not committed is delivered again", 130)
 
     def erase(self) -> None:
-        """Take away what says that this node serves."""
+        """Remove the files that show that this node serves."""
         for place in self.written:
             place.unlink(missing_ok=True)
 
@@ -156,6 +159,8 @@ class Stopping:
         """End as if killed, which costs at most repeated runs."""
         self.erase()
         _logger.warning("%s", why)
+        # `os._exit` runs no exit handlers, so the log is flushed here. `sys.exit` would raise in the
+        # timer's thread only, or wait for the very threads that block.
         logging.shutdown()
         os._exit(status)
 
@@ -164,11 +169,12 @@ async def _serve(settings: Settings, observer: DevOutput | FailureLog) -> None:
     stopping = Stopping(settings.drain, asyncio.current_task())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.heed, number)
+        loop.add_signal_handler(number, stopping.receive, number)
     try:
         await _serve_until(stopping, settings, observer)
     except asyncio.CancelledError:
-        if not stopping.asked.is_set():
+        # Only a cancellation by `receive` is an orderly end.
+        if not stopping.requested.is_set():
             raise
         _logger.info("stopped before everything was up")
     finally:
@@ -178,10 +184,11 @@ async def _serve(settings: Settings, observer: DevOutput | FailureLog) -> None:
 async def _serve_until(
     stopping: Stopping, settings: Settings, observer: DevOutput | FailureLog
 ) -> None:
-    stop = stopping.asked
+    stop = stopping.requested
     async with running(settings, observer) as node:
         gateway = make_gateway(node)
         await gateway.start(settings.host, settings.port)
+        # From here on a signal drains: a cancellation would cut off requests.
         stopping.starting = None
         reloads: list[Supervised] = []
         try:
@@ -195,8 +202,9 @@ async def _serve_until(
                         ("reload", partial(_reload, node, watcher, set())),
                     )
                 ]
-                # It watches when this is over: an edit is seen from when the node says that it serves.
+                # Lets the watchers start: an edit must be seen once the node reports that it serves.
                 await node.clock.sleep(0)
+            # The key first: clients that find the address read the key next.
             stopping.written.append(_key(settings, node))
             stopping.written.append(_note(settings, gateway))
             keep_for_good()
@@ -211,35 +219,34 @@ async def _serve_until(
         finally:
             notify(service_manager(), "STOPPING=1")
             stopping.erase()
-            # What is not loaded yet is not wanted any more.
+            # Before the drain: a reload now would start instances that are stopped at once.
             for each in reversed(reloads):
                 await each.stop()
             await _drain(node, gateway)
 
 
 async def _drain(node: Node, gateway: Gateway) -> None:
-    """Let requests and runs end, side by side and within `drain` seconds; then take runs back.
-
-    Calls whose runs are taken back are answered 503, so their clients know to come again.
-    """
+    """Let requests and runs end concurrently within `drain` seconds; then end those that remain."""
     grace = node.settings.drain
+    # Concurrently: requests wait for runs, and one grace period covers both.
     await asyncio.gather(gateway.drain(grace), node.drain(grace))
+    # The server still answers while instances end: calls whose runs are cut off get 503, so their
+    # clients know to repeat them.
     await asyncio.gather(gateway.stop(ANSWER_S), node.fleet.close(0.0))
 
 
 def keep_for_good() -> None:
-    """Let the collector pass by what there is now; again after reloads, to find what those left.
-
-    A node of a thousand functions holds a few hundred thousand objects for as long as it lives; to
-    look at each of them again stops everything for 50 to 80 ms, now and then.
-    """
+    """Exclude the present objects from garbage collection; again after reloads, to collect what those left."""
+    # A node of a thousand functions holds a few hundred thousand objects for good. Each full
+    # collection of them stops the loop for 50 to 80 ms.
     gc.unfreeze()
+    # Before the freeze: frozen garbage stays until the next reload.
     gc.collect()
     gc.freeze()
 
 
 async def settle(node: Node) -> None:
-    """Once a node that has started, or loaded apps again, is at work, look at what it holds by now."""
+    """Exclude objects from collection again once a start or a reload has settled."""
     await node.clock.sleep(SETTLED_S)
     keep_for_good()
 
@@ -260,8 +267,8 @@ async def _reload(node: Node, watcher: Watcher, stale: set[str]) -> None:
     A broken edit keeps the old version.
 
     Args:
-        node: Whose apps.
-        watcher: Knows what changed.
+        node: The node of the apps.
+        watcher: Reports changed files.
         stale: Apps that have changed and are not loaded yet; outlives a failure of this.
     """
     await load_again(node, stale)
@@ -271,7 +278,7 @@ async def _reload(node: Node, watcher: Watcher, stale: set[str]) -> None:
         stale.update(node.settings.targets)
         await load_again(node, stale, names_of(changed))
         if settling is not None:
-            # Looking stops everything for a moment: not at every save, but once there is a pause.
+            # A full collection stops the loop: not at every save, but once there is a pause.
             settling.cancel()
         settling = node.tasks.start(settle(node), name="settle")
 
@@ -287,7 +294,7 @@ async def load_again(node: Node, stale: set[str], why: str = "") -> None:
     """Load what is stale, with the settings as they are now; it is not stale once it is loaded or broken.
 
     Args:
-        node: Whose apps.
+        node: The node of the apps.
         stale: Targets to load.
         why: Names of files that changed.
 

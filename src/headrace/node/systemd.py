@@ -13,17 +13,20 @@ _logger = logging.getLogger("headrace.node")
 
 
 def notify(address: str, state: str) -> bool:
-    """Send a state to the socket; whether it was sent.
+    """Send a state to the socket; return whether it was sent.
 
     Args:
         address: A path, or `@` and a name in the abstract namespace; "" without a service manager.
-        state: As of `sd_notify(3)`.
+        state: A state of `sd_notify(3)`.
     """
     if not address:
         return False
+    # An abstract socket's address starts with a zero byte (unix(7)), which an environment variable
+    # cannot hold.
     place = "\0" + address[1:] if address.startswith("@") else address
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            # A manager that does not read must not block the loop when the socket's buffer is full.
             sender.setblocking(False)
             sender.sendto(state.encode(), place)
     except OSError as error:

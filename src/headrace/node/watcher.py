@@ -51,8 +51,9 @@ class Watcher:
             await self._watch(above, is_deep=False)
 
     async def changes(self) -> set[Path]:
-        """The files that changed since this was asked last; waits until there are some."""
+        """Wait for changes; return the files that changed since the last call."""
         await self._wake.wait()
+        # No `await` until the return: a change in between would lose its wake-up.
         self._wake.clear()
         found, self._changed = self._changed, set()
         return found
@@ -61,6 +62,7 @@ class Watcher:
         """Return whether a change of the file is a reason to load the apps again."""
         if path in self.files:
             return True
+        # The node itself writes there, which must not cause a reload.
         if self._data in path.parents and not self._holds_code:
             return False
         data_files = self._own.union(self._data_files())
@@ -83,11 +85,13 @@ class Watcher:
 def settings_files(settings: Settings) -> frozenset[Path]:
     """Return every path of the settings file, whether it exists or not."""
     file = Path(settings.source or FILE_NAME)
+    # Both: a symbolic link can change, or the file that it points to.
     return frozenset({file.absolute(), file.resolve()})
 
 
 def names_of(paths: Iterable[Path]) -> str:
-    """Names of files that changed, the first few of them; of those that editors made and removed, none."""
+    """Return the names of the first few changed files."""
+    # Editors create and remove temporary files at each save; those are left out where others remain.
     known = set(paths)
     found = sorted({path.name for path in known if path.exists()} or {path.name for path in known})
     more = f" and {len(found) - MAX_FILES:,} more" if len(found) > MAX_FILES else ""
@@ -95,7 +99,7 @@ def names_of(paths: Iterable[Path]) -> str:
 
 
 def folder_of(target: str) -> Path:
-    """The folder whose files are watched for a target: a file's, itself, or where we stand for a module."""
+    """Return the folder that is watched for a target: a file's, the target itself, or the working directory for a module."""
     path = Path(target.partition(":")[0]).expanduser().resolve()
     if path.suffix == ".py":
         return path.parent
