@@ -1,4 +1,4 @@
-"""What waits for a person: dead letters and parked keys, with the command that helps. Values -> HTML."""
+"""Dead letters and parked keys, with the command that helps. Values -> HTML."""
 
 from __future__ import annotations
 

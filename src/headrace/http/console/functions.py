@@ -44,7 +44,7 @@ REFRESH_S = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """What a function's page shows, read at one moment.
+    """Contents of a function's page, read at one moment.
 
     Attributes:
         rows: The map's rows, one for each trigger.

@@ -1,4 +1,4 @@
-"""Where the nodes of a picture stand, and by which points its long lines go. Pure: names, edges -> places.
+"""Layout of a graph: places of nodes, and points of long lines. Pure: names, edges -> places.
 
 A node stands one column to the right of the farthest node that leads to it. A line that passes columns
 is led through a gap in each of them, so that it never runs beneath a node it has nothing to do with;
@@ -109,7 +109,7 @@ def columns_of(names: Sequence[str], edges: Sequence[Edge]) -> dict[str, int]:
 def _ordered(
     names: Sequence[str], edges: Sequence[Edge], columns: dict[str, int]
 ) -> Steps[tuple[list[list[str | Gap]], dict[str | Gap, list[str | Gap]]]]:
-    """What stands in each column, from above, and what each of it is joined to on its left."""
+    """Return the nodes of each column, from above, and the neighbours of each on its left."""
     found: list[list[str | Gap]] = [[] for _ in range(max(columns.values()) + 1)]
     for name in names:
         found[columns[name]].append(name)
@@ -146,7 +146,7 @@ def _mean(
 def _middles(
     ordered: Sequence[Sequence[str | Gap]], joined: dict[str | Gap, list[str | Gap]]
 ) -> Steps[dict[str | Gap, int]]:
-    """How far below the top the middle of each stands: level with what leads to it, where that is free."""
+    """Return the distance of each node's middle from the top: level with its predecessors, where that is free."""
     middles: dict[str | Gap, int] = {}
     for column in ordered:
         free = MARGIN

@@ -23,7 +23,7 @@ MAX_NAME, MAX_NOTE = 22, 27
 
 @dataclass(frozen=True)
 class NodeCaption:
-    """What stands beneath a node's name, and whether it needs attention."""
+    """Text below a node's name, and whether it needs attention."""
 
     text: str
     bad: bool = False
@@ -31,7 +31,7 @@ class NodeCaption:
 
 @dataclass(frozen=True)
 class EdgeLabel:
-    """What stands at the end of a line: above it what flows, beneath it what waits."""
+    """Texts at the end of a line: the rate above it, the lag below it."""
 
     above: str
     beneath: str
@@ -87,7 +87,7 @@ def picture(
 
 
 def _waited(placing: Steps[Layout | None]) -> Generator[Markup, None, Layout | None]:
-    """What the steps come to; each of them is an empty piece."""
+    """Return the layout once its steps are done; yield an empty piece for each step."""
     while True:
         try:
             next(placing)
@@ -98,14 +98,14 @@ def _waited(placing: Steps[Layout | None]) -> Generator[Markup, None, Layout | N
 
 
 def too_many(doing: int, streams: int) -> Markup:
-    """What is said of what is too large to read."""
+    """Return the notice for a graph that is too large to read."""
     return Markup(
         "<p>{} functions and {} streams are too many to draw, or too much goes between them; {} lists them.</p>"
     ).format(f"{doing:,}", f"{streams:,}", code("headrace map"))
 
 
 def middle_of(place: tuple[int, int]) -> tuple[int, int]:
-    """Where lines meet a node that stands there: its left edge, halfway down."""
+    """Return the point where lines meet a node: its left edge, halfway down."""
     return place[0], place[1] + HEIGHT // 2
 
 

@@ -52,7 +52,7 @@ OWN = "_bus"
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """What the page shows, read at one moment.
+    """Contents of the page, read at one moment.
 
     Attributes:
         ends: By stream, how many events were ever appended to it.
@@ -154,7 +154,7 @@ def _notes(
 def _lines(
     shown: Overview, graph: Graph, lag: Mapping[str, Sequence[LagRow]]
 ) -> dict[tuple[str, str], EdgeLabel]:
-    """How many events a second go along the lines, and how many wait at their ends."""
+    """Return the events per second along the lines, and the lag at their ends."""
     found = {}
     for edge in graph.edges:
         if edge.kind != "listens":
@@ -305,7 +305,7 @@ def _first(run: RunRecord) -> Markup:
 
 
 def logs_table(lines: Sequence[LogLine]) -> Iterator[Markup]:
-    """What functions wrote, newest first."""
+    """Show the lines that functions wrote, newest first."""
     rows = (
         (when(line.time), to_function(line.function), line.level, code(line.text[:300]))
         for line in reversed(lines)

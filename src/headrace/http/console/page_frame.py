@@ -1,4 +1,4 @@
-"""What every page of the console has: the head with the ways to go, the style sheet, and the policy.
+"""Frame of every page of the console: the head with its links, the style sheet, and the policy.
 
 In: a title and a body of HTML. There is no script, no form and no file besides the page,
 and the policy says so to the browser: what a user's text might smuggle in cannot run or load.
@@ -67,7 +67,7 @@ WAYS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """What the head of a page says: which node this is, and how it stands."""
+    """Contents of a page's head: the node's name and its health."""
 
     version: str
     ready: bool
@@ -77,7 +77,7 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """What a page says beneath its head.
+    """Contents of a page below its head.
 
     Attributes:
         title: Its heading.
@@ -99,7 +99,7 @@ def document(frame: Frame, sheet: Sheet) -> Markup:
 
 
 def around(frame: Frame, sheet: Sheet) -> tuple[Markup, Markup]:
-    """What stands on the page before its pieces, and after them."""
+    """Return the HTML before a page's pieces, and after them."""
     title, way = sheet.title, sheet.way
     state = (
         Markup('<span class="good">ready</span>')

@@ -54,12 +54,12 @@ class Held:
 
     @property
     def records(self) -> int:
-        """How many it holds."""
+        """Return the number of events."""
         return sum(high - low for low, high, _ in self.extents)
 
     @property
     def bytes(self) -> int:
-        """What they weigh."""
+        """Return the events' size in bytes."""
         return sum(weight for _, _, weight in self.extents)
 
 
@@ -217,7 +217,7 @@ def event_page(record: Mapping[str, Any], found: Explanation) -> Sheet:
 
 
 def payload(record: Mapping[str, Any]) -> Markup:
-    """What an event holds, readable: JSON indented, text as it is."""
+    """Return an event's value, readable: JSON indented, text as it is."""
     if "value" in record:
         pretty = msgspec.json.format(msgspec.json.encode(record["value"]), indent=2)
         return preformatted(pretty.decode())
@@ -225,7 +225,7 @@ def payload(record: Mapping[str, Any]) -> Markup:
 
 
 def flat(record: Mapping[str, Any]) -> str:
-    """What an event holds, on one line."""
+    """Return an event's value on one line."""
     if "value" in record:
         return msgspec.json.encode(record["value"]).decode()
     if "value_text" in record:

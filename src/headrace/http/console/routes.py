@@ -155,7 +155,7 @@ def error_page(problem: Response, text: str) -> Response:
 async def show_overview(
     context: ApiContext, request: IncomingRequest, __: tuple[str, ...]
 ) -> Sheet:
-    """What runs here, how far it is, and what waits for a person."""
+    """Show functions, their lag, and failures that wait for an operator."""
     services, found = context.services, await read_access_of(context, request)
     return overview.page(
         Overview(
@@ -276,7 +276,7 @@ async def show_event(
 async def list_triggers(
     context: ApiContext, request: IncomingRequest, __: tuple[str, ...]
 ) -> Sheet:
-    """What starts functions besides streams."""
+    """Show the triggers other than streams."""
     services = context.services
     apps = list(services.supervisor.apps.values())
     schedules = await services.schedules.rows()
@@ -324,7 +324,8 @@ async def _held(context: ApiContext, spec: StreamSpec) -> Held:
 
 
 async def _ends(context: ApiContext) -> dict[str, int]:
-    """How many events each stream took that can be drawn; of more streams than that none is."""
+    """Return the number of events appended to each stream, for at most `MAX_NODES` of them."""
+    # More are not drawn, and each costs a read of all its partitions.
     found = [spec for spec in context.services.broker.streams() if not spec.name.startswith("_")]
     ends = {}
     async for spec in Slices(context.services.clock).over(found[:MAX_NODES]):
@@ -336,7 +337,7 @@ async def _ends(context: ApiContext) -> dict[str, int]:
 
 
 async def _rates(context: ApiContext) -> dict[tuple[str, str], float]:
-    """What flows into so many functions as can be drawn; more are not looked at one by one."""
+    """Return the events per second by function and stream, for as many functions as can be drawn."""
     runs, now = context.services.runs, context.services.clock.now()
     names = sorted(runs.counters)[: 2 * MAX_NODES]
     return {

@@ -1,4 +1,4 @@
-"""How many events a second go into a function, from the runs that are remembered. Pure."""
+"""Events per second of a function, from the remembered runs. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What starts functions besides streams: schedules, routes, rules, sources; and queues. Values -> HTML."""
+"""Triggers other than streams: schedules, routes, rules, sources; and queues. Values -> HTML."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _in_words(function: FunctionSpec | None, row: SourceRow) -> str:
 
 
 def schedules_table(schedules: Sequence[ScheduleRow]) -> Iterator[Markup]:
-    """When each schedule fires next, and how to fire it by hand."""
+    """Show when each schedule fires next, and how to fire it by hand."""
     return table(
         ("function", "schedule", "?misfire", "next, in its zone", "?last fired for", "?fire now"),
         (

@@ -24,7 +24,7 @@ class OwnSteps:
 
 @dataclass(frozen=True)
 class ApiRoute:
-    """What answers a method and a path.
+    """Route of the API: the handler of a method and a path.
 
     Attributes:
         answer: The handler, or the steps.
@@ -65,7 +65,7 @@ class CheckQuery(HeadStep):
         self._known = known
 
     def idle(self, head: HeadView) -> bool:
-        """Whether there is no query."""
+        """Return whether the query is empty."""
         return not head.raw_query
 
     def take(self, routed: RoutedRequest) -> None:

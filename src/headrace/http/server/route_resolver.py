@@ -154,7 +154,7 @@ class RouteResolver:
         return pipeline
 
     def _hint(self, path: str) -> str:
-        """Where to look instead of a path that nobody has: a path of the API was perhaps meant."""
+        """Return a hint for a path without a route: perhaps a path of the API was meant."""
         meant, none = API_PREFIX + path, f"`GET {API_PREFIX}` lists the platform's own paths"
         try:
             self._routes.find("GET", meant)
