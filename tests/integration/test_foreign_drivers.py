@@ -444,7 +444,7 @@ async def test_a_kafka_topic_that_is_made_anew_is_read_from_its_beginning(
 async def test_a_kafka_that_refuses_the_user_says_so(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.sources.foreign.kafka.PATIENCE_S", 3.0)
+    monkeypatch.setattr("headrace.sources.foreign.kafka.TIMEOUT_S", 3.0)
     kafka: Kafka = opened("kafka")
     user = {
         "security.protocol": "SASL_PLAINTEXT",
