@@ -22,6 +22,7 @@ MODULES = (
     "headrace.webhooks",
     "headrace.windows",
     "headrace.bus",
+    "headrace.client",
     "headrace.errors",
     "headrace.testing",
 )
@@ -34,6 +35,9 @@ TYPES = {
 }
 """What a field takes, where its declaration names what it holds."""
 OF_THE_PLATFORM = {
+    "AsyncClient": {"run"},
+    "Client": {"request", "run"},
+    "Message": {"envelope"},
     "App": {"awaits", "close_left_open", "close_resources", "init_hooks", "lend", "spec"},
     "Queue": {"settings"},
     "Reply": {"pack"},

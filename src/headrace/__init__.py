@@ -1,7 +1,8 @@
 """Headrace: functions that events trigger, with every effect exactly once.
 
 What most functions need is here; the rest has a module of its own: `headrace.sources`,
-`headrace.webhooks`, `headrace.windows`, `headrace.bus`, `headrace.errors` and `headrace.testing`.
+`headrace.webhooks`, `headrace.windows`, `headrace.bus`, `headrace.client`, `headrace.errors` and
+`headrace.testing`.
 
 A name is loaded when it is first used (PEP 562): every command and every process of the platform
 imports this package, and most need nothing of what authors write with.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from headrace.client.async_client import AsyncClient
+    from headrace.client.calls import PublishOptions, SendOptions
     from headrace.client.http import Client
     from headrace.client.responses import retry_after_of
     from headrace.client.views import (
@@ -30,8 +31,10 @@ __all__ = [
     "DeadLetterRecord",
     "Invocation",
     "Message",
+    "PublishOptions",
     "PublishResult",
     "ReceivedMessage",
+    "SendOptions",
     "Settled",
     "retry_after_of",
 ]
@@ -39,6 +42,8 @@ __all__ = [
 _PLACES = {
     "AsyncClient": "headrace.client.async_client",
     "Client": "headrace.client.http",
+    "PublishOptions": "headrace.client.calls",
+    "SendOptions": "headrace.client.calls",
     "retry_after_of": "headrace.client.responses",
 }
 _VIEWS = "headrace.client.views"
