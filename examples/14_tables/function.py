@@ -14,7 +14,8 @@ invoices = app.stream("invoices", partitions=2)
 @app.function(SqlTable("sqlite:///shop.db", "orders"), output=invoices)
 def invoice(event: Event[dict[str, Any]]) -> dict[str, Any] | None:
     """An order that becomes paid is invoiced, once."""
-    before, after = event.value["before"] or {}, event.value["after"] or {}
+    before: dict[str, Any] = event.value["before"] or {}
+    after: dict[str, Any] = event.value["after"] or {}
     if after.get("state") != "paid" or before.get("state") == "paid":
         return None
     return {"order": after["id"], "total": after["total"]}

@@ -17,6 +17,6 @@ def book(consumer: Consumer[Any], context: Context) -> None:
     """Fetch until nothing is there; positions, sums and outputs land together at each commit."""
     while batch := consumer.fetch(200):
         amount = sum(event.value["amount"] for event in batch)
-        context.state.update("total", lambda total, more=amount: total + more, default=0)
+        context.state["total"] = context.state.get("total", 0) + amount
         context.publish(totals, {"events": len(batch), "amount": amount})
         consumer.commit()

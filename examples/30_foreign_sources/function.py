@@ -5,6 +5,8 @@ Every one of them ends in one stream of our own, `arrivals`, and a count by syst
 
 from __future__ import annotations
 
+from typing import Any
+
 from headrace import App, Context, Event, ParkKey
 from headrace.sources import (
     KafkaTopic,
@@ -40,36 +42,36 @@ def read_sensor(event: Event[bytes], context: Context) -> None:
 
 
 @app.function(RabbitQueue("orders", "amqp://guest:guest@127.0.0.1:5672/"))
-def take_order(event: Event[dict], context: Context) -> None:
+def take_order(event: Event[dict[str, Any]], context: Context) -> None:
     """Take an order from RabbitMQ; its `message_id` keeps a redelivery from counting twice."""
     arrived(event, context, "rabbitmq")
 
 
 @app.function(RedisStream("clicks", field="click"))
-def take_click(event: Event[dict], context: Context) -> None:
+def take_click(event: Event[dict[str, Any]], context: Context) -> None:
     """Take a click from a Redis stream."""
     arrived(event, context, "redis")
 
 
 @app.function(NatsStream("SHIPMENTS", "shipments.>", in_flight=500))
-def take_shipment(event: Event[dict], context: Context) -> None:
+def take_shipment(event: Event[dict[str, Any]], context: Context) -> None:
     """Take a shipment from NATS JetStream."""
     arrived(event, context, "nats")
 
 
 @app.function(SqsQueue("returns", region="eu-central-1"))
-def take_return(event: Event[dict], context: Context) -> None:
+def take_return(event: Event[dict[str, Any]], context: Context) -> None:
     """Take a return from Amazon SQS."""
     arrived(event, context, "sqs")
 
 
 @app.function(KinesisStream("visits", region="eu-central-1", start="latest"))
-def take_visit(event: Event[dict], context: Context) -> None:
+def take_visit(event: Event[dict[str, Any]], context: Context) -> None:
     """Take a visit from Amazon Kinesis, from now on."""
     arrived(event, context, "kinesis")
 
 
 @app.function(KafkaTopic("payments", "127.0.0.1:9092"), PulsarTopic("payments"))
-def take_payment(event: Event[dict], context: Context) -> None:
+def take_payment(event: Event[dict[str, Any]], context: Context) -> None:
     """Take a payment, whether it comes by Kafka or by Pulsar."""
     arrived(event, context, "kafka or pulsar")

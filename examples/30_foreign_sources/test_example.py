@@ -26,7 +26,7 @@ FED = {
 
 
 @pytest.mark.parametrize(("stream", "system"), FED.items())
-def test_what_a_system_hands_over_arrives_on_our_own_stream(stream, system):
+def test_what_a_system_hands_over_arrives_on_our_own_stream(stream: str, system: str) -> None:
     with World(shop.app) as world:
         world.publish(stream, Fact(b'{"id": 1}', key="ada"))
         world.run_until_idle()
@@ -34,7 +34,7 @@ def test_what_a_system_hands_over_arrives_on_our_own_stream(stream, system):
         assert world.store(shop.counts)[system] == 1
 
 
-def test_a_node_that_dies_on_the_way_counts_every_message_once():
+def test_a_node_that_dies_on_the_way_counts_every_message_once() -> None:
     with World(shop.app, seed=3) as world:
         for number in range(20):
             world.publish("_foreign.take_click.redis.0", Fact(b"{}", id=f"clicks/{number}-0"))
@@ -44,7 +44,7 @@ def test_a_node_that_dies_on_the_way_counts_every_message_once():
         assert world.store(shop.counts)["redis"] == 20
 
 
-def test_a_sensor_that_sends_nonsense_waits_and_the_others_go_on():
+def test_a_sensor_that_sends_nonsense_waits_and_the_others_go_on() -> None:
     with World(shop.app) as world:
         stream = "_foreign.read_sensor.mqtt.0"
         world.publish(stream, Fact(b"21.5", key="sensors/hall/temperature"))

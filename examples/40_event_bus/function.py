@@ -1,5 +1,7 @@
 """A shop's event bus: rules set functions off, feed an archive, and tell a partner over HTTP."""
 
+from typing import Any
+
 from headrace import App, Event
 from headrace.bus import HttpTarget, Rule
 
@@ -41,12 +43,12 @@ app.forward(
 
 
 @app.function(Rule(LARGE, bus=bus, path="$.detail"), output=tickets)
-def greet(event: Event[dict]) -> dict:
+def greet(event: Event[dict[str, Any]]) -> dict[str, Any]:
     """Somebody calls a customer who has ordered a lot."""
     return {"call": event.value["customer"], "about": event.value["id"]}
 
 
 @app.function(Rule(REFUSED, bus=bus), output=fraud)
-def suspect(event: Event[dict]) -> dict:
+def suspect(event: Event[dict[str, Any]]) -> dict[str, Any]:
     """What was refused is looked at."""
     return {"id": event.value["detail"]["id"], "from": event.value["source"]}

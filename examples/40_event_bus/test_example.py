@@ -19,7 +19,7 @@ def placed(number: int, total: float, **more: Any) -> dict[str, Any]:
     return {"source": "shop.checkout", "detail-type": "Order Placed", "detail": detail}
 
 
-def test_each_rule_hears_of_what_it_is_about():
+def test_each_rule_hears_of_what_it_is_about() -> None:
     with World(desk.app) as world:
         world.publish("shop.events", placed(1, 900), placed(2, 20), placed(3, 30, state="refused"))
         world.publish("shop.events", {"source": "else.where", "detail-type": "x", "detail": {}})
@@ -31,7 +31,7 @@ def test_each_rule_hears_of_what_it_is_about():
         assert json.loads(told.body) == {"text": "Order 1 over 900 euro", "order": 1}
 
 
-def test_a_host_that_dies_keeps_every_rule_exact():
+def test_a_host_that_dies_keeps_every_rule_exact() -> None:
     with World(desk.app, seed=5) as world:
         for number in range(20):
             world.publish("shop.events", placed(number, 500 + number))
@@ -42,7 +42,7 @@ def test_a_host_that_dies_keeps_every_rule_exact():
         assert len(world.values("shop.archive")) == 20
 
 
-def test_a_replay_hands_the_past_to_one_rule_only():
+def test_a_replay_hands_the_past_to_one_rule_only() -> None:
     with World(desk.app) as world:
         world.publish("shop.events", placed(1, 900), placed(2, 700))
         world.run_until_idle()

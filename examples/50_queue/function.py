@@ -1,5 +1,7 @@
 """Pictures to be scaled: some by a function, some by a program elsewhere, reminders for later."""
 
+from typing import Any
+
 from headrace import App, Context, Event
 
 app = App("pictures", owner="media")
@@ -10,7 +12,7 @@ scaled = app.stream("scaled")
 
 
 @app.function(jobs, output=scaled)
-def scale(event: Event[dict], context: Context) -> dict:
+def scale(event: Event[dict[str, Any]], context: Context) -> dict[str, Any]:
     """Scale a picture; a paid one goes ahead. Its print is for a program at the printer."""
     if event.value["width"] <= 0:
         raise ValueError("a picture has a width")
