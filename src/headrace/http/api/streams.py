@@ -25,6 +25,7 @@ from headrace.model.errors import Invalid, Refused
 from headrace.model.function import StreamSpec
 from headrace.model.numeric_text import whole
 
+MAX_OFFSET = (1 << 63) - 1
 BROWSING = ("cursor", "partition", "offset", "from", "limit", "wait")
 
 
@@ -149,7 +150,9 @@ def place(text: str) -> str:
     digits = text.removeprefix("@")
     # `isdigit` alone accepts `²`, which `int` does not.
     number = whole(digits) if digits.isascii() and digits.isdigit() else None
-    if text in {"earliest", "latest"} or number is not None:
+    # SQLite's integers have a sign: a larger one would be an error of the node's.
+    is_number = number is not None and number <= MAX_OFFSET
+    if text in {"earliest", "latest"} or is_number:
         return text
     try:
         return f"@{parse_time(text)}"
