@@ -42,3 +42,17 @@ def test_every_public_name_has_a_docstring(module: str) -> None:
     loaded = import_module(module)
     silent = [name for name in loaded.__all__ if not getattr(loaded, name).__doc__]
     assert silent == []
+
+
+def test_pages_import_public_names_only() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *ROOT.glob("examples/*/README.md")]
+    code = re.compile(r"^from (headrace(?:\.\w+)?) import ((?:\w+(?:, )?)+|\((?:[^)]*)\))$", re.M)
+    wrong = [
+        f"{page.relative_to(ROOT)}: `{name}` of `{module}`"
+        for page in pages
+        if "decisions" not in page.parts
+        for module, names in code.findall(page.read_text())
+        for name in re.findall(r"\w+", names)
+        if name not in import_module(module).__all__ and f"{module}.{name}" not in MODULES
+    ]
+    assert wrong == []

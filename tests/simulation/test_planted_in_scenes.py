@@ -271,7 +271,7 @@ def a_poster_says_done_and_sends_nothing(patch: pytest.MonkeyPatch) -> None:
 @plant("S1", "calendar")
 def a_schedule_fires_early(patch: pytest.MonkeyPatch) -> None:
     def early(self: Any) -> int | None:
-        return None if self._standing.next is None else self._standing.next - 100_000
+        return None if self._state.next is None else self._state.next - 100_000
 
     patch.setattr(ScheduleKeeper, "due", property(early))
 
