@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from types import NoneType, UnionType
-from typing import Any, Final, get_args
+from typing import Any, Final, Union, get_args, get_origin
 
-from headrace.model.codec import Coder, alike, codec_for, is_bound
+from headrace.model.codec import Coder, alike, codec_for, is_bound, unbound
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.near_names import near
@@ -18,7 +28,8 @@ from headrace.model.triggers.schedules import Schedule
 from headrace.model.triggers.tables import SqlTable
 from headrace.sdk.handler_signature import HandlerSignature
 from headrace.sdk.options import source_options
-from headrace.sdk.results import Failures
+from headrace.sdk.request import Reply
+from headrace.sdk.results import Failures, Output
 from headrace.sdk.stream import Stream, StreamSource
 
 TRIGGERS: Final[tuple[type[Any], ...]] = get_args(Trigger)
@@ -292,6 +303,58 @@ def refuse_unused_answer(
     )
 
 
+def refuse_other_answer(shape: HandlerSignature, output: Stream[Any] | None, where: str) -> None:
+    """Pass, where what the annotation says that a handler returns or yields is what its output holds.
+
+    Type checkers cannot see it: what `App.function` returns would have to bound the handler's result by
+    the stream's type, and hand back the handler as it is.
+
+    Raises:
+        Misuse: It is of another type.
+    """
+    held = Any if output is None else unbound(output.coder.type)
+    if output is None or held is Any:
+        return
+    for said in _values_of(shape.answer, held):
+        if not any(_may_be(said, each) for each in _parts_of(held)):
+            raise Misuse(
+                f"{where} is annotated to return `{_shown(said)}`, but its output `{output.name}` "
+                f"({output.place}) holds `{_shown(held)}`; make them the same"
+            )
+
+
+def _may_be(said: Any, held: Any) -> bool:
+    """Return whether values of a type may be those of a stream; only classes that exclude each other may not."""
+    mine, its = get_origin(said) or said, get_origin(held) or held
+    if not (isinstance(mine, type) and isinstance(its, type)):
+        return True
+    # A dict may stand for a struct: both are objects in JSON. A whole number is a number.
+    return issubclass(mine, (its, dict)) or (mine is int and its is float)
+
+
+def _parts_of(of: Any) -> tuple[Any, ...]:
+    is_union = (get_origin(of) or of) in {UnionType, Union}
+    return tuple(unbound(part) for part in get_args(of)) if is_union else (of,)
+
+
+def _values_of(answer: Any, held: Any) -> Iterator[Any]:
+    """Each type of value that a handler with this return annotation gives to its output, unless it is `Any`."""
+    answer = unbound(answer)
+    origin, parts = get_origin(answer) or answer, get_args(answer)
+    if origin in {UnionType, Union}:
+        for part in parts:
+            yield from _values_of(part, held)
+    elif (
+        origin in GENERATED
+        or (origin is list and (get_origin(held) or held) is not list)
+        or origin is Output
+    ):
+        yield from _values_of(parts[0] if parts else Any, held)
+    elif answer not in {Any, None, NoneType, Failures, Reply}:
+        yield answer
+
+
+GENERATED: Final = {Iterator, Iterable, Generator, AsyncIterator, AsyncIterable, AsyncGenerator}
 ONLY_CALLED: Final = frozenset({"name", "output", "publishes", "secrets"}) | {
     "timeout",
     "scaling",

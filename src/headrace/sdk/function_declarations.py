@@ -22,6 +22,7 @@ from headrace.sdk.declaration_checks import (
     check_streams,
     decoders_of,
     own_decoders,
+    refuse_other_answer,
     refuse_unread_events,
     refuse_unused_answer,
     refuse_without_effect,
@@ -98,6 +99,7 @@ def declare_function(
     refuse_unread_events(shape, triggers, where)
     refuse_without_effect(options, triggers, where)
     refuse_unused_answer(shape, triggers, output, where)
+    refuse_other_answer(shape, output, where)
     consumed = check_lag(streams, others, known, shape, where)
     spec = FunctionSpec(
         app=app.name,
