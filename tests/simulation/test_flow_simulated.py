@@ -310,7 +310,7 @@ def test_the_longest_wait_of_a_debounced_key_holds_over_crashes(crashes: tuple[i
 def test_a_window_of_a_batch_ends_in_time_over_crashes(more: dict[str, Any]) -> None:
     app, orders, output = shop()
 
-    @app.function(orders, batch_size=10, batch_window=10, **more)
+    @app.function(orders, batch_size=10, batch_window=10, output=None, **more)
     def handle(events: Batch[dict[str, int]], context: Context) -> None:
         for event in events:
             context.publish(output, event.value)
@@ -340,7 +340,7 @@ def test_a_window_of_a_batch_ends_in_time_over_crashes(more: dict[str, Any]) -> 
 def test_nothing_is_kept_of_keys_that_are_long_quiet(option: dict[str, Any], crashes: bool) -> None:
     app, orders, output = shop()
 
-    @app.function(orders, **option)
+    @app.function(orders, output=None, **option)
     def handle(event: Event[dict[str, int]], context: Context) -> None:
         context.publish(output, event.value, key=event.key)
 

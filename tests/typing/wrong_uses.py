@@ -5,9 +5,11 @@ Each line carries the error that it must have: a check that finds one unused fai
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
-from headrace import App, Batch, Context, Event, Retry
+from headrace import App, Batch, Context, Event, Http, Output, Retry
 from headrace.testing import World
 from headrace.windows import TumblingWindow
 
@@ -51,3 +53,19 @@ def publishes(context: Context) -> None:
 
 Retry(retry_on=5)  # type: ignore[arg-type]
 World(app).no_such_method()  # type: ignore[attr-defined]
+
+
+@app.function(orders, output=totals)  # type: ignore[arg-type]
+def of_another_output(event: Event[Order]) -> Order:
+    return event.value
+
+
+@app.function(orders, output=totals)  # type: ignore[arg-type]
+def of_another_output_in_parts(events: Batch[Order]) -> Iterator[Order]:
+    for event in events:
+        yield event.value
+
+
+@app.function(Http("POST", "/orders"), output=totals)  # type: ignore[arg-type]
+async def of_another_output_by_a_route(event: Event[Order]) -> Output[Order]:
+    return Output(event.value)

@@ -29,11 +29,12 @@ from headrace.sdk.app_folder import folders
 from headrace.sdk.bus_forward import forward_of
 from headrace.sdk.custom_trigger import Emitter, custom_trigger
 from headrace.sdk.declaration_checks import Declared
-from headrace.sdk.declares import DeclaresReader
+from headrace.sdk.declares import DeclaresAnswering, DeclaresReader, DeclaresWriter
 from headrace.sdk.function_declarations import declare_function
 from headrace.sdk.options import (
     FUNCTION_OPTIONS,
     FunctionSettings,
+    ReaderSettings,
     WindowSettings,
     refuse_unknown,
 )
@@ -53,6 +54,7 @@ from headrace.sdk.windows import ClosedWindow, Windows
 
 T = TypeVar("T")
 U = TypeVar("U")
+V = TypeVar("V")
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 Source = TypeVar("Source", bound=Emitter)
 Hook = TypeVar("Hook", bound=Callable[[], Any])
@@ -313,7 +315,22 @@ class App(Streams):
 
     @overload
     def function(
-        self, source: Stream[T] | StreamSource[T], /, **options: Unpack[FunctionSettings]
+        self,
+        source: Stream[T] | StreamSource[T],
+        /,
+        *,
+        output: Stream[V],
+        **options: Unpack[ReaderSettings],
+    ) -> DeclaresWriter[T, V]: ...
+
+    @overload
+    def function(
+        self,
+        source: Stream[T] | StreamSource[T],
+        /,
+        *,
+        output: None = None,
+        **options: Unpack[ReaderSettings],
     ) -> DeclaresReader[T]: ...
 
     @overload
@@ -322,7 +339,20 @@ class App(Streams):
         source: Stream[T] | StreamSource[T],
         second: Stream[U] | StreamSource[U],
         /,
-        **options: Unpack[FunctionSettings],
+        *,
+        output: Stream[V],
+        **options: Unpack[ReaderSettings],
+    ) -> DeclaresWriter[T | U, V]: ...
+
+    @overload
+    def function(
+        self,
+        source: Stream[T] | StreamSource[T],
+        second: Stream[U] | StreamSource[U],
+        /,
+        *,
+        output: None = None,
+        **options: Unpack[ReaderSettings],
     ) -> DeclaresReader[T | U]: ...
 
     @overload
@@ -333,11 +363,37 @@ class App(Streams):
         third: Stream[Any] | StreamSource[Any],
         /,
         *more: Stream[Any] | StreamSource[Any],
-        **options: Unpack[FunctionSettings],
+        output: Stream[V],
+        **options: Unpack[ReaderSettings],
+    ) -> DeclaresWriter[Any, V]: ...
+
+    @overload
+    def function(
+        self,
+        source: Stream[Any] | StreamSource[Any],
+        second: Stream[Any] | StreamSource[Any],
+        third: Stream[Any] | StreamSource[Any],
+        /,
+        *more: Stream[Any] | StreamSource[Any],
+        output: None = None,
+        **options: Unpack[ReaderSettings],
     ) -> DeclaresReader[Any]: ...
 
     @overload
-    def function(self, /, **options: Unpack[FunctionSettings]) -> Callable[[Handler], Handler]: ...
+    def function(
+        self,
+        *,
+        output: Stream[V],
+        **options: Unpack[ReaderSettings],
+    ) -> DeclaresAnswering[V]: ...
+
+    @overload
+    def function(
+        self,
+        *,
+        output: None = None,
+        **options: Unpack[ReaderSettings],
+    ) -> Callable[[Handler], Handler]: ...
 
     @overload
     def function(
@@ -345,7 +401,18 @@ class App(Streams):
         source: Trigger | Emitter,
         /,
         *more: Stream[Any] | StreamSource[Any] | Trigger | Emitter,
-        **options: Unpack[FunctionSettings],
+        output: Stream[V],
+        **options: Unpack[ReaderSettings],
+    ) -> DeclaresAnswering[V]: ...
+
+    @overload
+    def function(
+        self,
+        source: Trigger | Emitter,
+        /,
+        *more: Stream[Any] | StreamSource[Any] | Trigger | Emitter,
+        output: None = None,
+        **options: Unpack[ReaderSettings],
     ) -> Callable[[Handler], Handler]: ...
 
     @overload
@@ -355,7 +422,19 @@ class App(Streams):
         trigger: Trigger | Emitter,
         /,
         *more: Stream[Any] | StreamSource[Any] | Trigger | Emitter,
-        **options: Unpack[FunctionSettings],
+        output: Stream[V],
+        **options: Unpack[ReaderSettings],
+    ) -> DeclaresAnswering[V]: ...
+
+    @overload
+    def function(
+        self,
+        source: Stream[Any] | StreamSource[Any],
+        trigger: Trigger | Emitter,
+        /,
+        *more: Stream[Any] | StreamSource[Any] | Trigger | Emitter,
+        output: None = None,
+        **options: Unpack[ReaderSettings],
     ) -> Callable[[Handler], Handler]: ...
 
     def function(

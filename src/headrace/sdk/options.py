@@ -48,12 +48,17 @@ class WindowSettings(GivenOptions, total=False):
     secrets: Sequence[str | Secret]
 
 
-class FunctionSettings(WindowSettings, total=False):
+class ReaderSettings(WindowSettings, total=False):
+    """Options of `App.function` besides its `output`, as an author gives them."""
+
+    merge: MergeMode | None
+    idle_timeout: Duration | None
+
+
+class FunctionSettings(ReaderSettings, total=False):
     """Options of `App.function`, as an author gives them; `FUNCTION_OPTIONS` says what each means."""
 
     output: Stream[Any] | None
-    merge: MergeMode | None
-    idle_timeout: Duration | None
 
 
 def refuse_unknown(
