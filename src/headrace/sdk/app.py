@@ -447,10 +447,10 @@ class App(Streams):
         Args:
             sources: What sets it off: streams it reads (`orders`, or `orders.read(start="latest")`), triggers such as `Cron("@daily")`, and
                 generators declared with `trigger`; none makes a function that is only called.
-            **options: How it runs (`batch_size`, `order`, `timeout`, `retry`, `scaling`, ...), where its
-                results go (`output`). `FunctionSettings` has their types,
-                `model/function_options.py` and docs/reference/policies.md what each means, its default
-                and range. None is the default, except `breaker=None`: never stop calling it.
+            **options: How it runs (`batch_size`, `order`, `timeout`, `retry`, `scaling`, ...), and where
+                its results go (`output`). The page on policies, options and limits says what each
+                means, its default and range. None is the default, except `breaker=None`: never
+                stop calling it.
 
         Raises:
             Misuse: Something cannot work; the message names file, line, cause and fix.

@@ -99,9 +99,7 @@ class Context:
         function: The full name, `app.function`.
         app: The app's name.
         code: The hash of the code that runs.
-        group: The consumer group, which is the function's name.
         attempt: From 1.
-        trace: The W3C `traceparent` of this invocation, or "".
         instance: The name of the process that runs it, or "".
     """
 
