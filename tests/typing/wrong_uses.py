@@ -69,3 +69,8 @@ def of_another_output_in_parts(events: Batch[Order]) -> Iterator[Order]:
 @app.function(Http("POST", "/orders"), output=totals)  # type: ignore[arg-type]
 async def of_another_output_by_a_route(event: Event[Order]) -> Output[Order]:
     return Output(event.value)
+
+
+@app.window(orders, TumblingWindow("1m"), output=totals)  # type: ignore[arg-type]
+def of_another_fold(so_far: int | None, event: Event[Total]) -> int:
+    return (so_far or 0) + event.value.total

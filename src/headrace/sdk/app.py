@@ -29,7 +29,8 @@ from headrace.sdk.app_folder import folders
 from headrace.sdk.bus_forward import forward_of
 from headrace.sdk.custom_trigger import Emitter, custom_trigger
 from headrace.sdk.declaration_checks import Declared
-from headrace.sdk.declares import DeclaresAnswering, DeclaresReader, DeclaresWriter
+from headrace.sdk.declares import DeclaresAnswering, DeclaresFold, DeclaresReader, DeclaresWriter
+from headrace.sdk.event import Event
 from headrace.sdk.function_declarations import declare_function
 from headrace.sdk.options import (
     FUNCTION_OPTIONS,
@@ -534,7 +535,7 @@ class App(Streams):
 
     def window(
         self,
-        source: Stream[Any] | StreamSource[Any],
+        source: Stream[T] | StreamSource[T],
         by: Windows,
         *,
         output: Stream[Any],
@@ -544,7 +545,7 @@ class App(Streams):
         combine: Callable[[Any, Any], Any] | None = None,
         close: Callable[[ClosedWindow], Any] | None = None,
         **options: Unpack[WindowSettings],
-    ) -> Callable[[Handler], Handler]:
+    ) -> DeclaresFold[T]:
         """Fold a stream's events into windows by event time and key; publish each when it closes.
 
         The decorated function is given what the window holds so far (None at first) and an event,
@@ -569,7 +570,9 @@ class App(Streams):
         """
         place = here()
 
-        def declare(fold: Handler) -> Handler:
+        def declare(
+            fold: Callable[[V | None, Event[T]], V], /
+        ) -> Callable[[V | None, Event[T]], V]:
             declare_window(
                 self,
                 fold,

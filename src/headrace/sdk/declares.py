@@ -19,6 +19,7 @@ T_in = TypeVar("T_in")
 T_out = TypeVar("T_out", contravariant=True)
 More = ParamSpec("More")
 Result = TypeVar("Result")
+Held = TypeVar("Held")
 Answer: TypeAlias = (
     T_out | Output[T_out] | list[T_out] | list[Output[T_out]] | Failures | Reply | None
 )
@@ -65,4 +66,14 @@ class DeclaresAnswering(Protocol[T_out]):
 
     def __call__(self, handler: Callable[More, Answers[T_out]], /) -> Callable[More, Any]:
         """Declare the handler."""
+        ...
+
+
+class DeclaresFold(Protocol[T_in]):
+    """Takes the function that folds events of the stream's type into what a window holds, and hands it back."""
+
+    def __call__(
+        self, fold: Callable[[Held | None, Event[T_in]], Held], /
+    ) -> Callable[[Held | None, Event[T_in]], Held]:
+        """Declare the window."""
         ...
