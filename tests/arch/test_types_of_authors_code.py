@@ -84,4 +84,6 @@ def _said(folder: Path, checker: str, *arguments: str) -> list[str]:
         cache = folder.parent / ".mypy_cache"
         command += [f"--cache-dir={cache}", *(path.name for path in folder.glob("*.py"))]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    return [line for line in done.stdout.splitlines() if " error: " in line or "error:" in line]
+    found = [line for line in done.stdout.splitlines() if "error:" in line]
+    # A checker that could not start has found nothing either.
+    return found or ([] if done.returncode == 0 else [done.stdout + done.stderr])
