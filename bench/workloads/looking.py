@@ -78,7 +78,7 @@ PATHS = (
     "/-/v1/instances",
     "/openapi.json",
     "/readyz",
-    "/",
+    "/-/v1",
 )
 LOOKS = 20
 REST_S = 1.0
@@ -186,7 +186,7 @@ async def ask(services: Dependencies, path: str, looks: int) -> tuple[float, flo
         held.clear()
         ticking = asyncio.create_task(tick())
         began = last = time.thread_time()
-        request_body = RequestBody(go_on=lambda: None, invite=None, sender=None)
+        request_body = RequestBody(resume=lambda: None, invite=None, sender=None)
         request_body.complete()
         place, _, query = path.partition("?")
         request = IncomingRequest(
